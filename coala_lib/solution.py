@@ -1,0 +1,76 @@
+"""What every solver returns: a value, a status with a sentence that helps, a trace, and a certificate."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+import numpy as np
+
+
+class Status(Enum):
+    """How a solve ended; `str(status)` tells the likely cause and what to do."""
+
+    SOLVED = "solved: the certificate is below the tolerance"
+    MAX_ITER = "stopped at max_iter before the tolerance: raise max_iter, loosen tol, or raise reg"
+    DIVERGED = "the iterates left the finite numbers: scale the features, or use float64"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Proof of how far a point can be from the optimum of the *sampled* convex program.
+
+    Attributes:
+        primal: objective at a feasible point, an upper bound on the optimum.
+        dual: value of a feasible dual point, a lower bound on the optimum.
+        kkt_residual: largest block norm of the stationarity residual, relative to reg.
+        cone_violation: largest violation of the cone constraints at the certified point, relative to its fit.
+    """
+
+    primal: float
+    dual: float
+    kkt_residual: float
+    cone_violation: float
+
+    @property
+    def gap(self) -> float:
+        """Duality gap: primal - dual >= distance of the objective from its minimum."""
+        return self.primal - self.dual
+
+    @property
+    def relative_gap(self) -> float:
+        """Gap over the dual value's size; inf where the bound says nothing."""
+        return self.gap / abs(self.dual) if self.dual else float("inf")
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solved convex program.
+
+    Attributes:
+        v, w: (P, d) cone-feasible weights of the positive and the negative neurons, one block a gate.
+        status: how the solve ended.
+        certificate: primal and dual bounds.
+        n_iter: iterations spent.
+        trace: name -> (k,) values along the solve ("iteration", "primal_residual", "kkt_residual", "relative_gap").
+    """
+
+    v: np.ndarray
+    w: np.ndarray
+    status: Status
+    certificate: Certificate
+    n_iter: int
+    trace: dict[str, np.ndarray]
+
+    @property
+    def primal(self) -> float:
+        return self.certificate.primal
+
+    @property
+    def dual(self) -> float:
+        return self.certificate.dual
+
+    @property
+    def gap(self) -> float:
+        return self.certificate.gap
