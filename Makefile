@@ -52,6 +52,7 @@ lint: env ## check style
 fmt: env ## mend style, in code and in the chapters' cell options
 	$(PY) -m ruff check --fix .
 	$(PY) -m ruff format .
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m jupytext --quiet --pipe "ruff format --stdin-filename notebooks/chapter.py -" notebooks/*.md
 	$(WORKFLOW) tidy
 
 html: env ## render what is committed, without running anything

@@ -34,7 +34,7 @@ def main() -> None:
     """Entry point; bad input ends in one sentence and exit code 2."""
     try:
         app()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         typer.echo(f"coala: {error}", err=True)
         raise SystemExit(2) from None
 

@@ -44,12 +44,16 @@ def save_head(head: "CoalaHead", folder: str | os.PathLike[str]) -> Path:
     }
     m, d = head.network_.theta1.shape
     classes = [value.item() for value in head.classes_]
-    config = {"format": FORMAT, "d": d, "m": m, "classes": classes, "parameters": head.get_params()}
+    # parameters that came out of a search over numpy ranges are numpy scalars, which JSON does not know
+    parameters = {name: getattr(value, "item", lambda v=value: v)() for name, value in head.get_params().items()}
+    config = {"format": FORMAT, "d": d, "m": m, "classes": classes, "parameters": parameters}
+    contents = {"config": config, "certificate": asdict(head.certificate_)}
+    texts = {name: json.dumps(content, indent=1, sort_keys=True) + "\n" for name, content in contents.items()}
     with replacing(folder / "head.safetensors") as temporary:
         save_file({name: np.ascontiguousarray(value, np.float64) for name, value in tensors.items()}, temporary)
-    for name, content in {"config": config, "certificate": asdict(head.certificate_)}.items():
+    for name, text in texts.items():
         with replacing(folder / f"{name}.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+            temporary.write_text(text, encoding="utf-8")
     return folder
 
 
