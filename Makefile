@@ -49,11 +49,12 @@ lint: env ## check style
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 
-fmt: env ## mend style, in code and in the chapters' cell options
-	$(PY) -m ruff check --fix .
-	$(PY) -m ruff format .
+fmt: env ## mend style: first the chapters' text, from which their notebooks follow, then the rest
 	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m jupytext --quiet --pipe "ruff format --stdin-filename notebooks/chapter.py -" notebooks/*.md
 	$(WORKFLOW) tidy
+	$(WORKFLOW) sync
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
 
 html: env ## render what is committed, without running anything
 	$(WORKFLOW) html --began $(BEGAN)
@@ -72,6 +73,7 @@ plan: env ## list the runs of a preset: parameters, inputs, last known cost
 	$(WORKFLOW) plan --preset $(PRESET)
 
 bench: env ## run the measured comparisons with other packages
+	@ls benchmarks/*.py >/dev/null 2>&1 || { echo "no benchmark has been written yet"; exit 1; }
 	@for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done
 
 parity: ## regenerate the reference outputs of PyTorch models, in an environment of its own

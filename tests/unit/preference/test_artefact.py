@@ -75,7 +75,7 @@ def test_damaged_heads_are_refused(folder, damage, message):
         CoalaHead.load(folder)
 
 
-def test_parameters_of_a_search_are_saved(tmp_path):
+def test_parameters_of_a_search_are_saved(tmp_path, without_annotations):
     chosen, rejected = np.random.default_rng(0).normal([[[0.3]], [[-0.3]]], 1, size=(2, 60, 3))
     head = CoalaHead(n_gates=np.int64(2), reg=np.float32(0.1)).fit_pairs(chosen, rejected)
     assert CoalaHead.load(head.save(tmp_path / "head")).n_gates == 2
