@@ -6,7 +6,10 @@ message; `conversation_id`, `turn_index` and `source` say where it comes from.
 """
 
 import hashlib
+import json
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TypedDict
 
 Message = dict[str, str]
@@ -84,3 +87,31 @@ def split(triplets: Iterable[Triplet], held_out: float, seed: int) -> tuple[list
     if not all(sides):
         raise ValueError("a side of the split is empty; give more conversations or another share")
     return sides
+
+
+def read_jsonl(path: str | os.PathLike[str]) -> list[Triplet]:
+    """Read triplets from a JSONL file, one object a line, and check them all.
+
+    Args:
+        path: the file. Columns that are absent are filled: the row number as `conversation_id`, 0 as `turn_index`,
+            the file's name as `source`.
+
+    Returns:
+        The triplets, in order.
+
+    Raises:
+        TripletError: naming the row, where a line is no JSON object or breaks the schema.
+        FileNotFoundError: where there is no such file.
+    """
+    triplets = []
+    for row, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()):
+        try:
+            found = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise TripletError(f"row {row}: not a JSON object ({error}); write one object a line") from None
+        if not isinstance(found, dict):
+            raise TripletError(f"row {row}: not a JSON object; write one object a line")
+        defaults = {"conversation_id": str(row), "turn_index": 0, "source": Path(path).name}
+        triplets.append(defaults | found)
+    validate(triplets)
+    return triplets
