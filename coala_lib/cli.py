@@ -36,9 +36,7 @@ def pretrain(
 def features(
     data: Annotated[Path, typer.Argument(help="JSONL of prompt / chosen / rejected messages, as TRL has them")],
     out: Annotated[Path, typer.Option(help="folder of the feature file")],
-    model: Annotated[Path, typer.Option(help="folder of a Llama-layout checkpoint")] = Path(
-        "notebooks/fixtures/edu-lm"
-    ),
+    model: Annotated[Path, typer.Option(help="folder of a Llama-layout checkpoint")] = OFFLINE_MODEL,
     layer: Annotated[int, typer.Option(help="hidden state to pool; -1 is the last")] = -1,
 ) -> None:
     """Extract the features of preference pairs; a run that was stopped goes on where it was."""

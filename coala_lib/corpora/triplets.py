@@ -104,7 +104,8 @@ def read_jsonl(path: str | os.PathLike[str]) -> list[Triplet]:
         FileNotFoundError: where there is no such file.
     """
     triplets = []
-    for row, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines()):
+    # only line feeds end a line of JSONL; splitlines() would also cut at separators inside a message
+    for row, line in enumerate(Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")):
         try:
             found = json.loads(line)
         except json.JSONDecodeError as error:

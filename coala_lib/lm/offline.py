@@ -120,6 +120,7 @@ def pretrain(
         The held-out loss in nats per token.
     """
     folder, config, started = Path(folder), config or OfflineConfig(), time.time()
+    folder.mkdir(parents=True, exist_ok=True)  # a place that cannot be written is refused before the training
     tokenizer = make_tokenizer(config)
     decoder = make_decoder(tokenizer, config)
     rows = make_rows(tokenizer, TEXT_SEED, config.train.context)

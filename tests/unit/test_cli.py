@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from coala_lib import CoalaHead, cli
-from coala_lib.corpora import alternate, conversations, make_world
+from coala_lib.corpora import alternate, conversations, make_world, read_jsonl
 from coala_lib.lm.checkpoint import load_decoder
 from coala_lib.lm.features import read_features
 
@@ -58,11 +58,19 @@ def test_bad_values_are_refused_before_any_work(tmp_path: Path, arguments: tuple
     assert not (tmp_path / "lm").exists()
 
 
-def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_a_place_that_cannot_be_written_is_refused_before_any_training(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     done = coala("pretrain", "--out", str(tmp_path / "file" / "lm"), "--steps", "1")
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+    assert "train" not in done.stderr
+
+
+def test_a_line_separator_inside_a_message_ends_no_row(triplets: Path, tmp_path: Path) -> None:
+    row = json.loads(triplets.read_text().splitlines()[0])
+    row["chosen"][0]["content"] += "\u2028and more"
+    (tmp_path / "odd.jsonl").write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    assert read_jsonl(tmp_path / "odd.jsonl") == [row]
 
 
 @pytest.fixture(scope="module")
