@@ -72,9 +72,10 @@ run: env ## run one chapter: make run NB=slug PRESET=gpu P="seed=1 reg=0.1"
 plan: env ## list the runs of a preset: parameters, inputs, last known cost
 	$(WORKFLOW) plan --preset $(PRESET)
 
-bench: env ## run the measured comparisons with other packages
-	@ls benchmarks/*.py >/dev/null 2>&1 || { echo "no benchmark has been written yet"; exit 1; }
-	@for file in benchmarks/*.py; do echo "$$file"; $(PY) "$$file" || exit 1; done
+bench: ## measure the solver against other packages, in an environment of its own
+	$(PYTHON) -m venv _build/bench
+	_build/bench/bin/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	_build/bench/bin/python -m benchmarks.solver $(ARGS)
 
 parity: ## regenerate the reference outputs of PyTorch models, in an environment of its own
 	$(PYTHON) -m venv _build/parity

@@ -1,6 +1,6 @@
 """What every solver returns: a value, a status with a sentence that helps, a trace, and a certificate."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 
 import numpy as np
@@ -49,11 +49,13 @@ class Solution:
     """A solved convex program.
 
     Attributes:
-        v, w: (P, d) cone-feasible weights of the positive and the negative neurons, one block a gate.
+        v, w: (P, d) feasible weights of the positive and the negative neurons, one block a gate.
         status: how the solve ended.
         certificate: primal and dual bounds.
         n_iter: iterations spent.
-        trace: name -> (k,) values along the solve ("iteration", "primal_residual", "kkt_residual", "relative_gap").
+        trace: name -> (k,) values along the solve: "iteration" with "estimated_gap" and "dual", and "certified_at"
+            with "relative_gap", the iterations where a certificate was computed and the gap that it proved.
+        state: the solver's arrays, to start another solve from; not part of the result.
     """
 
     v: np.ndarray
@@ -62,6 +64,7 @@ class Solution:
     certificate: Certificate
     n_iter: int
     trace: dict[str, np.ndarray]
+    state: tuple | None = field(default=None, repr=False, compare=False)
 
     @property
     def primal(self) -> float:

@@ -1,133 +1,132 @@
 """A certificate: one feasible point of the program, one of its dual, and the gap between them.
 
-Dual of the program (squared loss): maximise z.y - ||z||^2 / 2 subject to
-||Pi_{K_i}(+-X^T D_i z)|| <= reg for every gate and both signs. For any mu >= 0,
-||c + A_i^T mu|| bounds ||Pi_{K_i}(c)||, and ADMM's own multipliers are such mu: the bound is free.
+Dual of the program: maximise -l*(-z) subject to ||Pi_{K_i}(+-X^T D_i z)|| <= reg for every gate and both signs
+(for the gated variant without Pi). For any mu >= 0, ||c + A_i^T mu|| bounds ||Pi_{K_i}(c)||, and ADMM's own
+multipliers are such mu: the bound is free. For the squared loss -l*(-z) = z.y - ||z||^2 / 2.
 
-Everything here runs in float64 whatever the solver used. It speaks of the *sampled* program:
-nothing is said about patterns that were not drawn.
+Everything here runs in float64 whatever the solver used. It speaks of the *sampled* program: nothing is said about
+patterns that were not drawn. `all_patterns_bound` does speak of them, and is loose.
 """
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int
-from scipy.optimize import nnls
+from jaxtyping import Float
 
-from coala_lib.cvxnn.program import ConvexProgram, cones, cones_adjoint, fit, fit_adjoint
+from coala_lib.cvxnn.operators import cones, cones_adjoint, fit, fit_adjoint
+from coala_lib.cvxnn.program import ConvexProgram
+from coala_lib.cvxnn.projection import project_cones
 from coala_lib.solution import Certificate
-
-HINT_STEPS = 200
-
-
-@jax.jit
-def _hint(X: Float[Array, "n d"], D: Float[Array, "n P"], C: Float[Array, "2 P d"]) -> Bool[Array, "2 n P"]:
-    """Rows that probably bind in each block's projection: the support of a rough dual solution, for all blocks at once.
-
-    Accelerated projected gradient on min ||c + A^T mu||^2 / 2 over mu >= 0, step 1 / ||X||^2.
-    """
-    step = 1 / jnp.maximum(jnp.linalg.eigvalsh(X.T @ X)[-1], jnp.finfo(X.dtype).tiny)
-
-    def move(k: Int[Array, ""], carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        mu, ahead = carry
-        new = jnp.maximum(ahead - step * cones(X, D, C + cones_adjoint(X, D, ahead)), 0)
-        return new, new + (k / (k + 3.0)).astype(X.dtype) * (new - mu)
-
-    mu = jnp.zeros((2, *D.shape), X.dtype)
-    return jax.lax.fori_loop(0, HINT_STEPS, move, (mu, mu))[0] > 0
-
-
-def project_cones(
-    X: Float[np.ndarray, "n d"], D: Float[np.ndarray, "n P"], C: Float[np.ndarray, "2 P d"]
-) -> Float[np.ndarray, "2 P d"]:
-    """Project each block on its cone K_i = {u : (2 D_i - I) X u >= 0}, by non-negative least squares.
-
-    Moreau: Pi_K(c) = c + A^T mu with mu the solution of min ||c + A^T mu|| over mu >= 0.
-    The working set starts from a rough guess and grows until the projection is feasible, so the result is exact.
-
-    Args:
-        X: (n, d) features, float64.
-        D: (n, P) patterns.
-        C: (2, P, d) blocks.
-
-    Returns:
-        (2, P, d) projected blocks. Zero blocks stay zero at no cost.
-    """
-    out, lengths = C.copy(), np.linalg.norm(X, axis=1)
-    guess = cones(X, D, C) < 0
-    outside = guess.any(axis=1)
-    if guess.sum() > X.shape[1] * outside.sum():
-        # far from the cones most violated rows do not bind, and least squares over all of them is slow
-        guess = np.asarray(_hint(*(jnp.asarray(a, jnp.float32) for a in (X, D, C))))
-    for half, i in np.argwhere(outside):
-        c, A, active = C[half, i], (2 * D[:, i : i + 1] - 1) * X, guess[half, :, i]
-        while True:
-            mu, _ = nnls(A[active].T, -c)
-            point = c + A[active].T @ mu
-            missing = (A @ point < -1e-12 * np.linalg.norm(c) * lengths) & ~active
-            if not missing.any():
-                break
-            active = active | missing
-        # what rounding leaves of a block that lies in the polar cone would become a neuron of its own
-        out[half, i] = point if np.linalg.norm(point) > 1e-12 * np.linalg.norm(c) else 0.0
-    return out
 
 
 def dual_bound(
-    program: ConvexProgram, r: Float[np.ndarray, " n"], mu: Float[np.ndarray, "2 n P"] | None = None
+    program: ConvexProgram, z: Float[np.ndarray, " n"], mu: Float[np.ndarray, "n H P"] | None = None
 ) -> float:
-    """Best dual value on the ray through r, made feasible by the free bound.
+    """Best dual value on the ray through z, made feasible by the free bound.
 
     Args:
         program: the program.
-        r: (n,) direction; y - F u of a late iterate is nearly optimal.
-        mu: (2, n, P) multipliers, clipped at zero; None uses mu = 0 (the bound without cones).
+        z: (n,) direction; -l'(F u) of a late iterate (for the squared loss y - F u) is nearly optimal.
+        mu: (n, H, P) multipliers of the cones, clipped at zero; None uses mu = 0 (the bound without cones).
 
     Returns:
         A lower bound on the optimum of the sampled program.
+
+    Example:
+        >>> program = ConvexProgram(np.eye(2), [1, -1], gates=np.eye(2), reg=0.5)
+        >>> round(dual_bound(program, np.array([1.0, -1.0])), 4)
+        0.5821
     """
-    X, D, y = program.X.astype(float), program.patterns.astype(float), program.y.astype(float)
-    r = r.astype(float)
-    blocks = fit_adjoint(X, D, r)
+    A, y, z = program.features(), program.y.astype(float), z.astype(float)
+    blocks = fit_adjoint(A, z, program.halves)
     if mu is not None:
-        blocks = blocks + cones_adjoint(X, D, np.maximum(mu.astype(float), 0))
-    bound = np.linalg.norm(blocks, axis=-1).max()
-    if not r.any():
-        return 0.0
+        blocks = blocks + cones_adjoint(A, np.maximum(mu.astype(float), 0))
+    return _on_the_ray(program, z, y, np.linalg.norm(blocks, axis=-1).max())
+
+
+def _on_the_ray(program: ConvexProgram, z: np.ndarray, y: np.ndarray, bound: float) -> float:
     # the constraint is one-sided for cones (both signs are among the blocks), so the ray is s >= 0
-    scale = np.clip((r @ y) / (r @ r), 0.0, program.reg / bound if bound else np.inf)
-    return float(scale * (r @ y) - 0.5 * scale**2 * (r @ r))
+    scale = program.loss_function.scale(z, y, program.reg / bound if bound else np.inf)
+    return float(program.loss_function.dual(scale * z, y))
 
 
 def certify(
     program: ConvexProgram,
-    U: Float[np.ndarray, "2 P d"],
-    V: Float[np.ndarray, "2 P d"],
-    rho_lam: Float[np.ndarray, "2 P d"],
-    sigma_nu: Float[np.ndarray, "2 n P"],
+    U: Float[np.ndarray, "H P d"],
+    V: Float[np.ndarray, "H P d"] | None = None,
+    rho_lam: Float[np.ndarray, "H P d"] | None = None,
+    sigma_nu: Float[np.ndarray, "n H P"] | None = None,
 ) -> tuple[np.ndarray, Certificate]:
-    """Certify an ADMM iterate.
+    """Certify an iterate.
 
     Args:
         program: the program.
-        U: (2, P, d) raw u-iterate: its residual gives the dual point.
-        V: (2, P, d) group-sparse iterate: its projection on the cones gives the primal point.
-        rho_lam: (2, P, d) unscaled multipliers of u = v.
-        sigma_nu: (2, n, P) unscaled multipliers of G u = s, <= 0.
+        U: (H, P, d) raw u-iterate: its residual gives the dual point.
+        V: (H, P, d) group-sparse iterate, by default U: its projection on the cones gives the primal point.
+        rho_lam: (H, P, d) unscaled multipliers of u = v; by default what makes each block stationary.
+        sigma_nu: (n, H, P) unscaled multipliers of G u = s, <= 0; none for the gated variant.
 
     Returns:
-        (feasible point (2, P, d), its `Certificate`).
+        (feasible point (H, P, d), its `Certificate`).
+
+    Example:
+        >>> program = ConvexProgram(np.eye(2), [1, -1], gates=np.eye(2), reg=2.0, variant="gated")
+        >>> certify(program, np.zeros((1, 2, 2)))[1].gap
+        0.0
     """
-    X, D = program.X.astype(float), program.patterns.astype(float)
-    U, V, rho_lam, sigma_nu = (a.astype(float) for a in (U, V, rho_lam, sigma_nu))
-    point = project_cones(X, D, V)
-    residual = program.y - fit(X, D, U)
-    e = fit_adjoint(X, D, -residual) + rho_lam + cones_adjoint(X, D, sigma_nu)
-    slack = cones(X, D, point)
-    size = np.linalg.norm(fit(X, D, point)) or 1.0
+    A, y = program.features(), program.y.astype(float)
+    U = U.astype(float)
+    V = U if V is None else V.astype(float)
+    z = -program.loss_function.derivative(fit(A, U), y)
+    pull = fit_adjoint(A, z, program.halves)
+    cone_violation = 0.0
+    point = V
+    if program.variant == "relu":
+        point = project_cones(A, V)
+        size = np.linalg.norm(fit(A, point)) or 1.0
+        cone_violation = float(max(-cones(A, point).min(), 0.0) / size)
+    if sigma_nu is not None:
+        pull = pull - cones_adjoint(A, np.minimum(sigma_nu.astype(float), 0))
+    if rho_lam is None:
+        norms = np.linalg.norm(V, axis=-1, keepdims=True)
+        sizes = np.linalg.norm(pull, axis=-1, keepdims=True)
+        shrunk = pull * (program.reg / np.maximum(sizes, program.reg))
+        rho_lam = np.where(norms > 0, program.reg * V / np.where(norms > 0, norms, 1), shrunk)
+    residual = np.linalg.norm(rho_lam.astype(float) - pull, axis=-1).max()
     return point, Certificate(
-        primal=program.objective(point[0], point[1]),
-        dual=dual_bound(program, residual, -sigma_nu),
-        kkt_residual=float(np.linalg.norm(e, axis=-1).max() / program.reg),
-        cone_violation=float(max(-slack.min(), 0.0) / size),
+        primal=program.objective(*point),
+        dual=_on_the_ray(program, z, y, np.linalg.norm(pull, axis=-1).max()),
+        kkt_residual=float(residual / program.reg),
+        cone_violation=cone_violation,
     )
+
+
+def all_patterns_bound(program: ConvexProgram, z: Float[np.ndarray, " n"]) -> float:
+    """A lower bound on the *network's* optimum, over all patterns at once; rigorous and loose.
+
+    For every u with ||u|| <= 1, z.(X u)_+ <= ||X^T z|| / 2 + sqrt(||z_+||_1 lambda_max(X^T diag(z_+) X)) / 2, because
+    2 (t)_+ = t + |t|. Scaling z by reg over this number (both signs) makes it feasible for the dual of the network's
+    own training problem (paper, Eq. 2), whatever its width.
+
+    Args:
+        program: data, loss and reg; its gates are not looked at. Only the ReLU network has this bound.
+        z: (n,) direction, as in `dual_bound`.
+
+    Returns:
+        A lower bound on the training objective of every two-layer ReLU network.
+
+    Raises:
+        ValueError: for the gated variant, whose gates are part of the model.
+
+    Example:
+        >>> program = ConvexProgram(np.eye(2), [1, -1], gates=np.eye(2), reg=0.5)
+        >>> 0 < all_patterns_bound(program, np.array([1.0, -1.0])) <= 1
+        True
+    """
+    if program.variant != "relu":
+        raise ValueError("all_patterns_bound speaks of ReLU networks; the gated network is its own program")
+    X, y, z = program.X.astype(float), program.y.astype(float), z.astype(float)
+    half = np.linalg.norm(X.T @ z) / 2
+    tails = []
+    for part in (np.maximum(z, 0), np.maximum(-z, 0)):
+        top = np.linalg.norm(np.sqrt(part)[:, None] * X, 2) ** 2
+        tails.append(np.sqrt(part.sum() * top) / 2)
+    return _on_the_ray(program, z, y, float(half + max(tails)))

@@ -1,51 +1,23 @@
-"""The convex program of a two-layer ReLU network over sampled patterns (paper, Eqs. 3-4).
+"""The convex program of a two-layer network over sampled patterns (paper, Eqs. 3-4).
 
-    minimise  1/2 || sum_i D_i X (v_i - w_i) - y ||^2 + reg * sum_i (||v_i|| + ||w_i||),
-    subject to  (2 D_i - I) X v_i >= 0  and  (2 D_i - I) X w_i >= 0.
+    minimise  l(F u; y) + reg * sum_i (||v_i|| + ||w_i||)     subject to  G u >= 0               variant "relu"
+    minimise  l(F u; y) + reg * sum_i ||u_i||                                                     variant "gated"
 
-With u = (v, w) stacked as (2, P, d): F u is the fit, G u >= 0 are the cones. Both are applied as X @ U with masks,
-never as the n x 2dP block matrix.
+F u = sum_i D_i X (v_i - w_i) for the ReLU network and sum_i D_i X u_i for the gated one. The gated network
+sum_i 1[x.h_i >= 0] x.u_i needs no cones, because its gates are fixed.
 
-Differs from the paper: the loss carries the factor 1/2 of its Algorithm 2 (its Eq. 4 does not), and G is spelled out
-(plus signs in both halves).
+Differs from the paper: the squared loss carries the factor 1/2 of its Algorithm 2; the logistic loss and the gated
+variant are ours to offer.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Array, Float
 from numpy.typing import ArrayLike
 
-AnyArray = Array | np.ndarray  # the solver runs these products in jax, the certificate in numpy
-
-
-def fit(X: Float[AnyArray, "n d"], D: Float[AnyArray, "n P"], U: Float[AnyArray, "2 P d"]) -> Float[AnyArray, " n"]:
-    """F u = sum_i D_i X (v_i - w_i)."""
-    return (D * (X @ (U[0] - U[1]).T)).sum(axis=1)
-
-
-def fit_adjoint(
-    X: Float[AnyArray, "n d"], D: Float[AnyArray, "n P"], r: Float[AnyArray, " n"]
-) -> Float[AnyArray, "2 P d"]:
-    """F^T r: block i is +-X^T D_i r."""
-    half = (D * r[:, None]).T @ X
-    # numpy and jax arrays alike: the certificate runs this in float64 numpy, the solver in jitted float32
-    return half[None] * np.array([1, -1], dtype=half.dtype)[:, None, None]
-
-
-def cones(
-    X: Float[AnyArray, "n d"], D: Float[AnyArray, "n P"], U: Float[AnyArray, "2 P d"]
-) -> Float[AnyArray, "2 n P"]:
-    """G u: block i is (2 D_i - I) X u_i, non-negative inside the cone."""
-    return (2 * D - 1)[None] * (X @ U.swapaxes(1, 2))
-
-
-def cones_adjoint(
-    X: Float[AnyArray, "n d"], D: Float[AnyArray, "n P"], S: Float[AnyArray, "2 n P"]
-) -> Float[AnyArray, "2 P d"]:
-    """G^T s: block i is X^T (2 D_i - I) s_i."""
-    return ((2 * D - 1)[None] * S).swapaxes(1, 2) @ X
+from coala_lib.cvxnn.losses import LOSSES, Loss
+from coala_lib.cvxnn.operators import Features, features, fit, fit_adjoint
 
 
 @dataclass(frozen=True)
@@ -53,12 +25,15 @@ class ConvexProgram:
     """Data and weights of one program; checked on construction.
 
     Args:
-        X: (n, d) features; any float type, finite.
-        y: (n,) labels +1 (chosen) and -1 (rejected), or real targets.
-        gates: (d, P) gate vectors, from `sample_gates`.
+        X: (n, d) features; any float type, finite. float64 is solved in float64, all else in float32.
+        y: (n,) labels +1 (chosen) and -1 (rejected); for the squared loss also real targets.
+        gates: (d, P) gate vectors, from `sample_gates` or `enumerate_gates`.
         reg: strength of the group lasso, > 0.
-        variant: "relu" (with cones); "gated" is reserved.
-        loss: "squared"; "logistic" is reserved.
+        variant: "relu" (with cones) or "gated" (without).
+        loss: "squared" or "logistic".
+
+    Attributes:
+        patterns: (n, P), 0/1: which rows each gate lets through.
 
     Raises:
         ValueError: saying what is wrong and where, before any work.
@@ -73,8 +48,8 @@ class ConvexProgram:
     y: ArrayLike
     gates: ArrayLike
     reg: float
-    variant: Literal["relu"] = "relu"
-    loss: Literal["squared"] = "squared"
+    variant: Literal["relu", "gated"] = "relu"
+    loss: Literal["squared", "logistic"] = "squared"
     patterns: np.ndarray = field(init=False)
 
     def __post_init__(self) -> None:
@@ -96,44 +71,72 @@ class ConvexProgram:
             raise ValueError("gates hold NaN or infinite values; draw them with sample_gates")
         if not (np.isfinite(self.reg) and self.reg > 0):
             raise ValueError(f"reg must be a positive number; got {self.reg}")
-        if self.variant != "relu":
-            raise ValueError(f"variant must be 'relu'; got {self.variant!r}")
-        if self.loss != "squared":
-            raise ValueError(f"loss must be 'squared'; got {self.loss!r}")
+        if self.variant not in ("relu", "gated"):
+            raise ValueError(f"variant must be 'relu' or 'gated'; got {self.variant!r}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be 'squared' or 'logistic'; got {self.loss!r}")
+        if self.loss == "logistic" and not np.isin(y, (-1, 1)).all():
+            raise ValueError("the logistic loss needs labels +1 and -1; use loss='squared' for real targets")
         patterns = (X @ gates.astype(X.dtype) >= 0).astype(X.dtype)
         for name, value in {"X": X, "y": y.astype(X.dtype), "gates": gates.astype(X.dtype)}.items():
             object.__setattr__(self, name, value)
         object.__setattr__(self, "patterns", patterns)
 
-    def objective(self, v: np.ndarray, w: np.ndarray) -> float:
-        """Value at (v, w), each (P, d), in float64; the constraints are not checked."""
-        X, D, U = self.X.astype(float), self.patterns.astype(float), np.stack([v, w]).astype(float)
-        residual = fit(X, D, U) - self.y
-        return float(0.5 * residual @ residual + self.reg * np.linalg.norm(U, axis=-1).sum())
+    @property
+    def halves(self) -> int:
+        """Blocks a gate: 2 for ReLU (v and w), 1 for gated."""
+        return 2 if self.variant == "relu" else 1
 
+    @property
+    def loss_function(self) -> Loss:
+        """The loss with its derivative, dual and proximal step."""
+        return LOSSES[self.loss]
 
-def explicit_matrices(program: ConvexProgram) -> tuple[np.ndarray, np.ndarray]:
-    """F (n, 2Pd) and G (2nP, 2Pd) as dense matrices, for tests and for reading.
+    def features(self, dtype: type = np.float64) -> Features:
+        """X, its transpose and the patterns as numpy arrays of `dtype`."""
+        return features(self.X.astype(dtype), self.patterns.astype(dtype))
 
-    Rows of G are ordered (half, gate, row); columns of both are ordered (half, gate, feature).
-    """
-    X, D = program.X.astype(float), program.patterns.astype(float)
-    blocks = [D[:, i : i + 1] * X for i in range(D.shape[1])]
-    signed = [(2 * D[:, i : i + 1] - 1) * X for i in range(D.shape[1])]
-    n, d, P = *X.shape, D.shape[1]
-    G = np.zeros((2, P, n, 2, P, d))
-    for half in range(2):
-        for i in range(P):
-            G[half, i, :, half, i, :] = signed[i]
-    return np.concatenate([*blocks, *(-b for b in blocks)], axis=1), G.reshape(2 * P * n, 2 * P * d)
+    def with_reg(self, reg: float) -> "ConvexProgram":
+        """The same program at another regularisation strength."""
+        return replace(self, reg=reg)
+
+    def objective(self, v: np.ndarray, w: np.ndarray | None = None) -> float:
+        """Value at (v, w), each (P, d), in float64; the constraints are not checked.
+
+        Args:
+            v: (P, d) weights; of the gated network those of u.
+            w: (P, d) weights of the negative neurons; not looked at for the gated network.
+
+        Returns:
+            The objective, in units of the loss.
+        """
+        U = np.stack([v, w] if self.halves == 2 else [v]).astype(float)
+        value = self.loss_function.value(fit(self.features(), U), self.y.astype(float))
+        return float(value + self.reg * np.linalg.norm(U, axis=-1).sum())
 
 
 def reg_max(program: ConvexProgram) -> float:
-    """The smallest reg whose solution is zero: max over blocks and signs of ||Pi_K(+-X^T D_i y)||.
+    """The smallest reg whose solution is zero: max over blocks of ||Pi(F^T r)||, r the negative derivative at zero.
 
-    Report `reg / reg_max`: a bare reg means nothing without the scale of the data.
+    Pi projects on the cone of the block, and does nothing for the gated variant. Report `reg / reg_max`: a bare reg
+    means nothing without the scale of the data.
+
+    Args:
+        program: its reg is not looked at.
+
+    Returns:
+        The threshold, in the units of reg.
+
+    Example:
+        >>> X = np.random.default_rng(0).normal(size=(20, 2))
+        >>> program = ConvexProgram(X, np.sign(X[:, 0]), gates=np.eye(2), reg=1.0)
+        >>> reg_max(program) > 0
+        True
     """
-    from coala_lib.cvxnn.certificate import project_cones
+    from coala_lib.cvxnn.projection import project_cones
 
-    X, D = program.X.astype(float), program.patterns.astype(float)
-    return float(np.linalg.norm(project_cones(X, D, fit_adjoint(X, D, program.y.astype(float))), axis=-1).max())
+    A, y = program.features(), program.y.astype(float)
+    blocks = fit_adjoint(A, -program.loss_function.derivative(np.zeros_like(y), y), program.halves)
+    if program.variant == "relu":
+        blocks = project_cones(A, blocks)
+    return float(np.linalg.norm(blocks, axis=-1).max())

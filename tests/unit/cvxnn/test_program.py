@@ -1,16 +1,21 @@
 """What the convex network refuses, in which words, and which odd data it simply takes."""
 
+from dataclasses import replace
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh
 
-from coala_lib.cvxnn import ConvexProgram, reg_max, sample_gates, solve, to_relu_network
+from coala_lib.cvxnn import ConvexProgram, reg_max, reg_path, sample_gates, solve, to_relu_network
 from coala_lib.solution import Status
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(30, 4))
 Y = np.sign(X[:, 0] * X[:, 1])
 GATES = sample_gates(X, 5)
+PROGRAM = ConvexProgram(X, Y, GATES, 0.1)
 
 
 def with_entry(value):
@@ -38,6 +43,8 @@ def with_entry(value):
         ({"reg": -1.0}, "reg must be a positive number"),
         ({"reg": float("nan")}, "reg must be a positive number"),
         ({"reg": float("inf")}, "reg must be a positive number"),
+        ({"loss": "logistic", "y": Y + 0.5}, "logistic loss needs labels .1 and -1; use loss='squared'"),
+        ({"loss": "logistic", "y": (Y + 1) / 2}, "logistic loss needs labels"),
     ],
 )
 def test_program_refuses(change, message):
@@ -47,39 +54,88 @@ def test_program_refuses(change, message):
 
 @pytest.mark.parametrize("field", ["variant", "loss"])
 def test_unknown_variant_and_loss_are_refused(field, without_annotations):
-    with pytest.raises(ValueError, match=f"{field} must be '.*'; got 'hinge'"):
+    with pytest.raises(ValueError, match=f"{field} must be '.*' or '.*'; got 'hinge'"):
         ConvexProgram(X, Y, GATES, 0.1, **{field: "hinge"})
 
 
-@pytest.mark.parametrize("settings", [{"tol": 0.0}, {"max_iter": 0}, {"rho": 0.0}, {"sigma": -1.0}])
-def test_solver_refuses(settings):
-    with pytest.raises(ValueError, match="must be positive; got"):
-        solve(ConvexProgram(X, Y, GATES, 0.1), **settings)
-
-
+@pytest.mark.parametrize("variant", ["relu", "gated"])
 @pytest.mark.parametrize(
-    ("features", "n", "message"),
+    "settings",
     [
-        (X, 0, "n_gates must be at least 1; got 0"),
-        (X[:0], 4, "X must be a finite matrix with rows and columns"),
-        (with_entry(np.nan), 4, "X must be a finite matrix"),
-        (np.zeros((5, 3)), 4, "are all rows of X zero"),
+        {"tol": 0.0},
+        {"tol": float("nan")},
+        {"max_iter": 0},
+        {"rho": 0.0},
+        {"sigma": -1.0},
+        {"rank": 0},
+        {"cg_steps": -2},
     ],
+    ids=str,
 )
-def test_gates_refuse(features, n, message):
-    with pytest.raises(ValueError, match=message):
-        sample_gates(features, n)
+def test_solver_refuses(settings, variant):
+    with pytest.raises(ValueError, match=f"{next(iter(settings))} must be positive; got"):
+        solve(replace(PROGRAM, variant=variant), **settings)
 
 
-def test_gates_are_seeded_distinct_and_not_empty():
-    gates = sample_gates(X, 12, seed=3)
-    np.testing.assert_array_equal(gates, sample_gates(X, 12, seed=3))
-    assert not np.array_equal(gates, sample_gates(X, 12, seed=4))
-    patterns = (X @ gates >= 0).T
-    assert len({p.tobytes() for p in patterns}) == 12
-    assert patterns.any(axis=1).all()
-    # four rows on a line have two patterns, and no search finds a third
-    assert sample_gates(np.arange(1.0, 5.0)[:, None], 20).shape == (1, 1)
+def test_solver_refuses_an_unknown_method(without_annotations):
+    with pytest.raises(ValueError, match="method must be one of woodbury, cg, nystrom, plain; got 'lu'"):
+        solve(PROGRAM, method="lu")
+
+
+def test_solver_refuses_woodbury_on_a_mesh():
+    with pytest.raises(ValueError, match="'woodbury' needs all rows on one device; leave method out or use 'cg'"):
+        solve(PROGRAM, method="woodbury", mesh=Mesh(np.array(jax.devices()[:1]), ("rows",)))
+
+
+def test_solver_refuses_a_start_of_another_shape():
+    relu, gated = (solve(replace(PROGRAM, variant=variant), tol=0.5) for variant in ("relu", "gated"))
+    bare = replace(relu, state=None)
+    fewer_rows = ConvexProgram(X[:20], Y[:20], GATES, 0.1)
+    fewer_gates = ConvexProgram(X, Y, GATES[:, :3], 0.1)
+    fewer_columns = ConvexProgram(X[:, :3], Y, GATES[:3], 0.1)
+    for program, start in [
+        (PROGRAM, gated),
+        (replace(PROGRAM, variant="gated"), relu),
+        (PROGRAM, bare),
+        (fewer_rows, relu),
+        (fewer_gates, relu),
+        (fewer_columns, relu),
+        (replace(fewer_gates, variant="gated"), gated),
+    ]:
+        shape = f"n = {len(program.X)}, d = {program.X.shape[1]}, P = {program.patterns.shape[1]}"
+        with pytest.raises(
+            ValueError, match=f"start must solve a {program.variant} program of the same shape: {shape}"
+        ):
+            solve(program, start=start)
+
+
+@pytest.mark.parametrize("shares", [(), (0.0,), (0.5, 1.1), (-0.1,), (float("nan"),)])
+def test_reg_path_refuses_shares(shares):
+    with pytest.raises(ValueError, match=r"shares of reg_max lie in \(0, 1\]; got \["):
+        reg_path(PROGRAM, shares)
+
+
+def test_a_program_knows_its_parts():
+    gated = replace(PROGRAM, variant="gated", loss="logistic")
+    assert (PROGRAM.halves, gated.halves) == (2, 1)
+    assert PROGRAM.loss_function.curvature == 1 != gated.loss_function.curvature
+    assert gated.with_reg(0.7).reg == 0.7
+    assert gated.with_reg(0.7).variant == "gated"
+    assert PROGRAM.features(np.float32).X.dtype == np.float32
+    np.testing.assert_array_equal(PROGRAM.patterns, X @ GATES.astype(float) >= 0)
+    v, w = np.random.default_rng(1).normal(size=(2, 5, 4))
+    fit = sum(PROGRAM.patterns[:, i] * (X @ (v - w)[i]) for i in range(5))
+    norms = sum(np.linalg.norm(block) for block in (*v, *w))
+    assert PROGRAM.objective(v, w) == pytest.approx(0.5 * np.sum((fit - Y) ** 2) + 0.1 * norms)
+    fit = sum(PROGRAM.patterns[:, i] * (X @ v[i]) for i in range(5))
+    norms = sum(np.linalg.norm(block) for block in v)
+    assert gated.objective(v) == pytest.approx(np.sum(np.log1p(np.exp(-Y * fit))) + 0.1 * norms)
+
+
+def test_gated_reg_max_is_larger_than_that_of_the_cones():
+    for loss in ("squared", "logistic"):
+        relu, gated = (reg_max(replace(PROGRAM, variant=variant, loss=loss)) for variant in ("relu", "gated"))
+        assert 0 < relu < gated
 
 
 def odd_data(name):
@@ -100,28 +156,31 @@ def odd_data(name):
     }[name]
 
 
-@pytest.mark.parametrize(
-    "name",
-    "float16 bfloat16 float32|integers|constant column|zero column|zero row|duplicate rows|contradicting rows"
-    "|rank one|fewer rows than gates|large|small".replace(" bf", "|bf")
-    .replace("16 float32", "16|float32")
-    .split("|"),
-)
-def test_odd_data_simply_work(name):
+ODD = "float16 bfloat16 float32|integers|constant column|zero column|zero row|duplicate rows|contradicting rows"
+ODD = [*ODD.split("|")[0].split(), *ODD.split("|")[1:], "rank one", "fewer rows than gates", "large", "small"]
+
+
+@pytest.mark.parametrize(("variant", "loss"), [("relu", "squared"), ("gated", "logistic")])
+@pytest.mark.parametrize("name", ODD)
+def test_odd_data_simply_work(name, variant, loss):
     features, labels = odd_data(name)
     gates = sample_gates(features, 8)
-    scale = reg_max(ConvexProgram(features, labels, gates, reg=1.0))
-    program = ConvexProgram(features, labels, gates, reg=0.2 * scale)
-    sol = solve(program, tol=1e-2)
-    assert sol.status is Status.SOLVED
-    assert 0 < sol.dual <= sol.primal * (1 + 1e-12) < 0.5 * len(labels)
-    net = to_relu_network(program, sol)
-    loss = 0.5 * np.sum((net(program.X.astype(float)) - program.y) ** 2)
-    decay = program.reg / 2 * (np.sum(net.theta1**2) + np.sum(net.theta2**2))
-    assert loss + decay == pytest.approx(sol.primal, rel=1e-6)
+    program = ConvexProgram(features, labels, gates, reg=1.0, variant=variant, loss=loss)
+    program = program.with_reg(0.2 * reg_max(program))
+    solution = solve(program, tol=1e-2)
+    assert solution.status is Status.SOLVED
+    zero = program.objective(*np.zeros((2, *gates.T.shape)))
+    assert 0 < solution.dual <= solution.primal * (1 + 1e-12) < zero
+    if variant == "relu":
+        network = to_relu_network(program, solution)
+        assert network.objective(program) == pytest.approx(solution.primal, rel=1e-6)
 
 
-def test_objective_does_not_depend_on_the_scale_of_the_data():
+@pytest.mark.parametrize("variant", ["relu", "gated"])
+def test_objective_does_not_depend_on_the_scale_of_the_data(variant):
     # (X, reg) -> (s X, s reg) leaves the program the same with weights over s
-    values = [solve(ConvexProgram(s * X, Y, GATES, s * 2.0), tol=1e-6, max_iter=20_000).primal for s in (1.0, 1e3)]
+    values = [
+        solve(ConvexProgram(s * X, Y, GATES, s * 2.0, variant=variant), tol=1e-6, max_iter=20_000).primal
+        for s in (1.0, 1e3)
+    ]
     assert values[0] == pytest.approx(values[1], rel=1e-5)

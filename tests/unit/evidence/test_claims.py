@@ -300,6 +300,6 @@ def test_the_box_says_what_is_missing() -> None:
     claims = {"coala.gpu": claim(rule(), min_preset="gpu"), "coala.people": claim(cannot="it takes people")}
     assert "not tested at this scale (needs the gpu preset)" in repr(box("coala.gpu", record(solver__gap=0.0), claims))
     assert "cannot test: it takes people" in repr(box("coala.people", record(), claims))
-    assert "not tested yet" in repr(box("coala.eq1", record()))
+    assert "not tested yet" in repr(box("coala.new", record(), {"coala.new": claim()}))
     with pytest.raises(KeyError, match=r"coala\.nothing"):
         box("coala.nothing", record(), claims)

@@ -40,3 +40,21 @@ def test_intervals_show_every_row_once_and_controls_apart() -> None:
     assert [line.get_xdata()[0] for line in points] == [0.8, 0.5]
     assert points[0].get_color() != points[1].get_color()
     assert points[1].get_markerfacecolor() == "white"
+
+
+def test_bands_shade_their_own_curve() -> None:
+    low, curve, high = (thin([0, 1], [y, y], "step", "gap") for y in (1.0, 2.0, 3.0))
+    (axes,) = figures.lines({"a": curve, "b": curve}, bands={"b": (low, high)}).axes
+    (band,) = axes.collections
+    assert band.get_facecolor()[0, :3] == pytest.approx(plt.matplotlib.colors.to_rgb(axes.lines[1].get_color()))
+    assert band.get_paths()[0].get_extents().ymin == 1.0
+
+
+def test_an_arrangement_shows_every_pattern_once() -> None:
+    X = np.random.default_rng(0).normal(size=(4, 2))
+    (axes,) = figures.arrangement(X).axes
+    bits = [text.get_text() for text in axes.texts if set(text.get_text()) <= {"0", "1"} and text.get_text()]
+    assert len(bits) == len(set(bits)) == len(axes.patches) == 8
+    assert len({patch.get_facecolor() for patch in axes.patches}) == 8
+    with pytest.raises(ValueError, match="at most 4 rows"):
+        figures.arrangement(np.ones((5, 2)))

@@ -1,0 +1,290 @@
+"""Phase I against its peers, on the same programs, in one interleaved run: writes the JSON that the book reads.
+
+    python -m benchmarks.solver                  all problems, about half an hour on two cores
+    python -m benchmarks.solver --only gauss-relu --limit 30
+
+Every peer stops at the first of: the tightest error, the time limit, ten thousand points. Ratios compare medians of
+one run; an absolute time says as much about the machine as about the code.
+"""
+
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import typer
+
+from benchmarks import peers
+from benchmarks.problems import PROBLEMS, Problem, gaussian, make
+from coala_lib._device import describe_device
+from coala_lib._files import replacing
+from coala_lib.cvxnn import ConvexProgram, cronos, reg_path, sample_gates, solve
+from coala_lib.cvxnn.linsolve import Penalties
+from coala_lib.cvxnn.operators import Features
+from coala_lib.cvxnn.state import initial_state
+
+LEVELS = (1e-2, 1e-3)
+RESULTS = Path(__file__).parents[1] / "notebooks" / "fixtures" / "solver_benchmark.json"
+MAX_ITER, TRUTH_ITER = 20_000, 6000
+
+
+def ours(program: ConvexProgram, levels: tuple[float, ...], repeats: int, limit: float) -> dict:
+    """Certified solves to each level: median, lowest and highest seconds, after one warm-up."""
+    found, first = {}, time.perf_counter()
+    solve(program, tol=0.9, max_iter=20)
+    compiled = time.perf_counter() - first
+    for level in levels:
+        seconds, solution = [], None
+        for _ in range(repeats):
+            began = time.perf_counter()
+            solution = solve(program, tol=level, max_iter=MAX_ITER)
+            seconds.append(time.perf_counter() - began)
+            if seconds[-1] > limit / repeats:
+                break
+        found[f"{level:g}"] = {
+            "seconds": float(np.median(seconds)),
+            "range": [min(seconds), max(seconds)],
+            "repeats": len(seconds),
+            "reached": solution.certificate.relative_gap <= level,
+            "gap": solution.certificate.relative_gap,
+            "iterations": solution.n_iter,
+        }
+        if not found[f"{level:g}"]["reached"]:
+            break
+    return {"levels": found, "first_call_seconds": compiled}
+
+
+def reach(curve: peers.Curve, levels: tuple[float, ...], limit: float) -> dict:
+    """Seconds until a peer's error is first at most each level; None where the limit came first."""
+    points, missing = [], list(levels)
+    times = dict.fromkeys((f"{level:g}" for level in levels), None)
+    for seconds, error in curve:
+        points.append((seconds, error))
+        while missing and error <= missing[0]:
+            times[f"{missing.pop(0):g}"] = seconds
+        if not missing or seconds > limit or not np.isfinite(error) or len(points) > 10_000:
+            break
+    return {
+        "seconds": times,
+        "spent": points[-1][0],
+        "last_error": points[-1][1],
+        "curve": points[:: -(-len(points) // 200)],
+    }
+
+
+def compare(problem: Problem, limit: float, repeats: int, with_clarabel: bool) -> dict:
+    """Our solver and every peer that fits the problem."""
+    program = problem.program
+    exact = ConvexProgram(program.X.astype(float), program.y, program.gates.astype(float), program.reg, program.variant)
+    began = time.perf_counter()
+    truth = solve(exact, tol=1e-4, max_iter=TRUTH_ITER)
+    best = (truth.primal + truth.dual) / 2
+    result = {
+        "n": len(program.X),
+        "d": program.X.shape[1],
+        "P": program.patterns.shape[1],
+        "variant": program.variant,
+        "share_of_reg_max": problem.share,
+        "optimum": best,
+        "optimum_relative_gap": truth.certificate.relative_gap,
+        "optimum_seconds": time.perf_counter() - began,
+        "ours": ours(program, LEVELS, repeats, limit),
+        "peers": {},
+    }
+    entrants: dict[str, Callable[[], peers.Curve]] = {"pyscnn": partial(peers.scnn, program, best)}
+    if program.variant == "relu":
+        entrants = {"ours, uncertified": partial(peers.uncertified, program, best)} | entrants
+        entrants["ADMM as published"] = partial(peers.published, program, best)
+        entrants["Adam, non-convex"] = partial(peers.adam, program, best)
+    if problem.name.startswith("small") or with_clarabel:
+        entrants["Clarabel"] = partial(peers.interior_point, program, best, "CLARABEL")
+    if problem.name.startswith("small"):
+        entrants["SCS"] = partial(peers.interior_point, program, best, "SCS")
+    for name, entrant in entrants.items():
+        try:
+            result["peers"][name] = reach(entrant(), LEVELS, limit)
+        except ImportError as missing:
+            result["peers"][name] = {"missing": str(missing)}
+        print(f"{problem.name}: {name} done", file=sys.stderr)
+    again = ours(program, LEVELS[:2], 1, limit)["levels"]
+    result["ours"]["again"] = {level: row["seconds"] for level, row in again.items()}
+    return result
+
+
+def _timed(function: Callable[[], object], repeats: int = 5) -> float:
+    jax.block_until_ready(function())
+    seconds = []
+    for _ in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(function())
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def _iterate(program: ConvexProgram, cg_steps: int, count: int) -> Callable[[], object]:
+    """A function that runs `count` iterations of exactly `cg_steps` CG steps, checks included.
+
+    A tiny reg keeps the u-step from ending early; the work of an iteration does not depend on it otherwise.
+    """
+    A = Features(jnp.asarray(program.X), jnp.asarray(np.ascontiguousarray(program.X.T)), jnp.asarray(program.patterns))
+    y = jnp.asarray(program.y)
+    sigma = 0.3
+    rho = 0.1 * sigma * float(np.square(program.X).sum()) / program.X.shape[1]
+    penalties = Penalties(*(jnp.asarray(value, y.dtype) for value in (1.0, rho, sigma)))
+
+    def run() -> object:
+        begin = cronos.start_run(initial_state(A, y), A, penalties, "cg", 1, 64)
+        zero = jnp.zeros((), y.dtype)
+        return cronos.run(
+            begin, A, y, jnp.asarray(1e-9, y.dtype), zero, 0, count, "squared", "cg", 1, cg_steps, False
+        ).state.U
+
+    return run
+
+
+def _iteration_seconds(program: ConvexProgram, cg_steps: int, counts: tuple[int, int] = (20, 120)) -> float:
+    """Seconds an iteration: the difference of two runs, so that setup drops out."""
+    low, high = (_timed(_iterate(program, cg_steps, count), 3) for count in counts)
+    return (high - low) / (counts[1] - counts[0])
+
+
+def roofline(problem: Problem, cg_steps: int = 4) -> dict:
+    """Seconds of an iteration over seconds of its matrix products alone, at the same shapes in the same run."""
+    program = problem.program
+    X = jnp.asarray(program.X)
+    XT, P = jnp.asarray(np.ascontiguousarray(program.X.T)), program.patterns.shape[1]
+    loops = 50
+
+    def pair(columns: int) -> float:
+        @jax.jit
+        def go(U: jax.Array) -> jax.Array:
+            return jax.lax.fori_loop(0, loops, lambda _, U: (XT @ (X @ U)) * jnp.asarray(1e-6, U.dtype), U)
+
+        U = jnp.ones((X.shape[1], columns), X.dtype)
+        return _timed(lambda: go(U)) / loops
+
+    # an iteration: X^T s and X u on 2P columns, and a product pair on P columns for every CG step and for its residual
+    products = pair(2 * P) + (cg_steps + 1) * pair(P)
+    iteration = _iteration_seconds(program, cg_steps)
+    return {
+        "cg_steps": cg_steps,
+        "iteration_seconds": iteration,
+        "products_seconds": products,
+        "ratio": iteration / products,
+    }
+
+
+def growth() -> dict:
+    """Seconds an iteration as n, d or P grows over two decades, the others fixed; and the fitted exponent."""
+    sizes = {"n": (300, 1000, 3000, 10000, 30000), "d": (8, 25, 80, 250, 800), "P": (2, 6, 20, 60, 200)}
+    found = {}
+    for axis, values in sizes.items():
+        seconds = []
+        for value in values:
+            shape = {"n": 2000, "d": 64, "P": 32} | {axis: value}
+            X, y = gaussian(shape["n"], shape["d"])
+            program = ConvexProgram(X, y, sample_gates(X, shape["P"]), reg=1.0)
+            seconds.append(_iteration_seconds(program, 4, (20, 60)))
+        exponent = float(np.polyfit(np.log(values[1:]), np.log(seconds[1:]), 1)[0])
+        found[axis] = {"values": values, "seconds": seconds, "exponent": exponent}
+    return found
+
+
+def path(problem: Problem, tol: float = 1e-2) -> dict:
+    """Thirty points along the regularisation path against the hardest of them from a cold start."""
+    program = problem.program
+    reg_path(program, shares=(0.5, 0.4), tol=0.1, max_iter=50)
+    began = time.perf_counter()
+    points = reg_path(program, tol=tol, max_iter=MAX_ITER)
+    total = time.perf_counter() - began
+    began = time.perf_counter()
+    cold = solve(program.with_reg(points[-1][0]), tol=tol, max_iter=MAX_ITER)
+    hardest = time.perf_counter() - began
+    return {
+        "problem": problem.name,
+        "tol": tol,
+        "points": len(points),
+        "solved": sum(solution.certificate.relative_gap <= tol for _, solution in points),
+        "iterations": [solution.n_iter for _, solution in points],
+        "path_seconds": total,
+        "hardest_seconds": hardest,
+        "hardest_iterations": cold.n_iter,
+        "ratio": total / hardest,
+    }
+
+
+def memory(problem: Problem) -> dict:
+    """Bytes the compiled loop holds, inputs included, over the bytes of X and of 4 n P + 4 d P floats."""
+    program = problem.program
+    (n, d), P = program.X.shape, program.patterns.shape[1]
+    A = Features(jnp.asarray(program.X), jnp.asarray(np.ascontiguousarray(program.X.T)), jnp.asarray(program.patterns))
+    y = jnp.asarray(program.y)
+    one = jnp.ones((), y.dtype)
+    begin = cronos.start_run(initial_state(A, y), A, Penalties(one, one, one), "cg", 1, 64)
+    lowered = cronos.run.lower(begin, A, y, one, one, 0, 10, "squared", "cg", 1, 4, True)
+    began = time.perf_counter()
+    analysis = lowered.compile().memory_analysis()
+    compile_seconds = time.perf_counter() - began
+    held = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
+    unit = 4 * (n * d + 4 * n * P + 4 * d * P)
+    return {"bytes": held, "unit_bytes": unit, "ratio": held / unit, "compile_seconds": compile_seconds}
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("jax", "jaxlib", "numpy", "scipy", "cvxpy", "clarabel", "scs", "pyscnn", "torch", "optax"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "absent"
+    return found
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Option(help="problems to run, by name; all by default")] = None,
+    limit: Annotated[float, typer.Option(help="seconds a peer may spend on a problem", min=0.01)] = 60.0,
+    repeats: Annotated[int, typer.Option(help="repetitions of our solves", min=1)] = 3,
+    scale: Annotated[float, typer.Option(help="shrink all problems, for a trial", min=0.01, max=1.0)] = 1.0,
+    clarabel: Annotated[bool, typer.Option(help="Clarabel on gauss-relu too: minutes and gigabytes")] = False,
+    out: Annotated[Path, typer.Option(help="where to write the result")] = RESULTS,
+) -> None:
+    """Measure and write the JSON that the book reads."""
+    names = only or list(PROBLEMS)
+    if unknown := set(names) - set(PROBLEMS):
+        raise typer.BadParameter(f"no problem {', '.join(sorted(unknown))}; there are {', '.join(PROBLEMS)}")
+    began = time.perf_counter()
+    result = {"schema": 1, "device": describe_device(), "versions": _versions(), "limit_seconds": limit, "scale": scale}
+    # a race of some problems goes into the file of an earlier one on the same machine and versions
+    former = json.loads(out.read_text(encoding="utf-8")) if only and out.exists() else {}
+    same = all(former.get(key) == result[key] for key in ("schema", "device", "versions", "scale"))
+    result = (former if same else {}) | result
+    result.setdefault("problems", {})
+
+    def write() -> None:
+        result["seconds"] = time.perf_counter() - began
+        with replacing(out) as aside:
+            aside.write_text(json.dumps(result, indent=1, default=float) + "\n")
+
+    if only is None:
+        result["path"] = path(make("gauss-relu", scale))
+        result["growth"] = growth()
+    for name in names:
+        problem = make(name, scale)
+        result["problems"][name] = compare(problem, limit, repeats, clarabel and name == "gauss-relu")
+        if name in ("gauss-relu", "lm-relu"):
+            result["problems"][name]["roofline"] = roofline(problem)
+            result["problems"][name]["memory"] = memory(problem)
+        write()  # a race that is cut short keeps the problems it has finished
+    typer.echo(f"{out}: {result['seconds']:.0f} s")
+
+
+if __name__ == "__main__":
+    typer.run(main)
