@@ -1,0 +1,62 @@
+"""The benchmark's bookkeeping, its generators, and the committed race that the book reads."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks.peers import error_of
+from benchmarks.problems import PROBLEMS, make
+from benchmarks.solver import LEVELS, reach
+from coala_lib.cvxnn import solve
+
+RACE = Path(__file__).parents[2] / "notebooks" / "fixtures" / "solver_benchmark.json"
+
+
+def test_reach_takes_the_first_time_at_each_level() -> None:
+    found = reach(iter([(1.0, 0.5), (2.0, 9e-3), (3.0, 2e-2), (4.0, 9e-4), (5.0, 1e-9)]), LEVELS, limit=100.0)
+    assert found["seconds"] == {"0.01": 2.0, "0.001": 4.0}
+    assert (found["spent"], found["last_error"]) == (4.0, 9e-4)
+
+
+def test_reach_stops_at_the_limit_and_says_what_is_missing() -> None:
+    found = reach(iter([(1.0, 9e-3), (7.0, 5e-3), (9.0, 1e-9)]), LEVELS, limit=5.0)
+    assert found["seconds"] == {"0.01": 1.0, "0.001": None}
+    assert found["spent"] == 7.0
+
+
+def test_one_point_may_reach_several_levels() -> None:
+    assert reach(iter([(3.0, 1e-9)]), LEVELS, limit=5.0)["seconds"] == {"0.01": 3.0, "0.001": 3.0}
+
+
+@pytest.mark.parametrize("name", ["small-relu", "small-gated"])
+def test_the_peers_error_vanishes_at_the_optimum_and_sees_both_faults(name: str) -> None:
+    program = make(name, scale=0.3).program
+    solution = solve(program, tol=1e-3)
+    U = np.stack([solution.v, solution.w][: program.halves])
+    assert error_of(program, U, solution.primal) < 1e-6
+    assert error_of(program, 1.2 * U, solution.primal) > 1e-4
+    if program.variant == "relu":
+        assert error_of(program, -U, program.objective(*-U)) > 0.1  # right objective, outside the cones
+
+
+def test_problems_are_seeded_and_scaled() -> None:
+    first, again = (make("small-relu", scale=0.5).program for _ in range(2))
+    np.testing.assert_array_equal(first.X, again.X)
+    assert first.X.shape == (100, 8)
+    assert np.square(first.X).sum(axis=1).mean() == pytest.approx(1.0, rel=1e-5)
+    assert abs(first.y.mean()) < 0.5
+
+
+def test_the_committed_race_is_of_these_problems() -> None:
+    race = json.loads(RACE.read_text(encoding="utf-8"))
+    assert race["scale"] == 1.0
+    assert set(race["problems"]) <= set(PROBLEMS)
+    for name, problem in race["problems"].items():
+        _, n, d, P, variant, share = PROBLEMS[name]
+        assert (problem["n"], problem["d"], problem["variant"]) == (n, d, variant)
+        assert problem["P"] <= P
+        assert problem["share_of_reg_max"] == share
+        for level, row in problem["ours"]["levels"].items():
+            assert row["reached"] == (row["gap"] <= float(level))
