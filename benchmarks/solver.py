@@ -183,7 +183,10 @@ def roofline(problem: Problem, cg_steps: int = 4) -> dict:
 
 
 def growth() -> dict:
-    """Seconds an iteration as n, d or P grows over two decades, the others fixed; and the fitted exponent."""
+    """Seconds an iteration as n, d or P grows over two decades, the others fixed; and the fitted exponent.
+
+    The fit leaves out the smallest size, where the cost of starting a product rules.
+    """
     sizes = {"n": (300, 1000, 3000, 10000, 30000), "d": (8, 25, 80, 250, 800), "P": (2, 6, 20, 60, 200)}
     found = {}
     for axis, values in sizes.items():
