@@ -17,6 +17,7 @@ from coala_lib.cvxnn.operators import Features, cones, cones_of, products
 
 PENALTIES = (1e2, 1e5, 1e5, 1e5)  # relative to ||X||^2; the first finds the rows, the others close the violation
 NEWTON_STEPS, ROUGH_STEPS = 15, 200
+COMPLEMENTARY = 1e-15  # of |c|^2
 FEASIBLE = 1e-12  # of |c| |x_k|: what rounding leaves
 
 
@@ -81,16 +82,20 @@ def _newton(
 ) -> tuple[Float[np.ndarray, "m d"], Bool[np.ndarray, " m"]]:
     """Augmented Lagrangian with full Newton steps; quick from nearby points, may fail to settle from far ones.
 
+    A settled point is p = c + A^T mu with mu >= 0. It is the projection where it is feasible and <p - c, p> = 0;
+    feasible alone is not enough. ||p - Pi(c)||^2 <= <p - c, p> then bounds its error.
+
     Returns:
-        (points (m, d), which of them are feasible (m,)).
+        (points (m, d), which of them are the projection (m,)).
     """
     scale = np.linalg.norm(X, 2) ** 2
-    points, mu, feasible = targets.copy(), np.zeros(flips.shape), np.zeros(len(targets), bool)
+    sizes = np.square(targets).sum(axis=1)
+    points, mu, done = targets.copy(), np.zeros(flips.shape), np.zeros(len(targets), bool)
     for level in PENALTIES:
         kappa, before = level / scale, None
         for _ in range(NEWTON_STEPS):
             wanted = mu - kappa * flips * (X @ points.T) > 0
-            moving = ~feasible if before is None else ~feasible & (wanted != before).any(axis=0)
+            moving = ~done if before is None else ~done & (wanted != before).any(axis=0)
             for j in np.flatnonzero(moving):
                 on = wanted[:, j]
                 points[j] = _newton_block(X[on] * flips[on, j, None], targets[j], mu[on, j], kappa)
@@ -98,11 +103,12 @@ def _newton(
             if not moving.any():
                 break
         fits = flips * (X @ points.T)
-        mu = np.where(feasible, mu, np.maximum(mu - kappa * fits, 0))
-        feasible |= (fits >= -slack).all(axis=0) & ~moving
-        if feasible.all():
+        mu = np.where(done, mu, np.maximum(mu - kappa * fits, 0))
+        complementary = np.abs(((points - targets) * points).sum(axis=1)) <= COMPLEMENTARY * sizes
+        done |= (fits >= -slack).all(axis=0) & complementary & ~moving
+        if done.all():
             break
-    return points, feasible
+    return points, done
 
 
 def project_cones(A: Features, C: Float[np.ndarray, "H P d"]) -> Float[np.ndarray, "H P d"]:

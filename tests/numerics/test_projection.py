@@ -127,3 +127,20 @@ def test_unit_metric_is_the_plain_threshold():
 
 def test_orthant():
     assert orthant(jnp.asarray([[[-1.0, 2.0]]])).tolist() == [[[0.0, 2.0]]]
+
+
+def test_a_feasible_point_is_not_taken_for_the_projection():
+    """From afar Newton may settle on a feasible point that is not the nearest; only complementarity tells."""
+    worst = 0.0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        n, d, P = int(rng.integers(20, 120)), int(rng.integers(2, 15)), 4
+        X = rng.normal(size=(n, d)) * np.logspace(0, -rng.integers(0, 3), d)
+        gates = rng.normal(size=(d, P))
+        A = features(X, (X @ gates >= 0).astype(float))
+        for noise in (1e-4, 1e-1, 1.0, 10.0):
+            blocks = np.stack([gates.T + noise * rng.normal(size=(P, d)) for _ in range(2)])
+            points = project_cones(A, blocks)
+            inner = np.abs(((points - blocks) * points).sum(axis=-1)) / np.square(blocks).sum(axis=-1)
+            worst = max(worst, inner.max())
+    assert worst <= 1e-14
