@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from coala_lib.corpora.edu import RELATIONS, World
+from coala_lib.corpora.edu_facts import RELATIONS, World
 
 RIGHT, RIGHT_CONCEPT, RIGHT_RELATION, WRONG = 1.0, 0.5, 0.25, 0.0
 
@@ -35,12 +35,15 @@ class Judgement:
 
 @lru_cache(maxsize=1)
 def _patterns() -> tuple[list[tuple[str, re.Pattern[str]]], list[tuple[str, re.Pattern[str]]]]:
-    """Question and answer phrasings as regular expressions; longer phrasings first, so that the specific one wins."""
+    """Question and answer phrasings as regular expressions; longer phrasings first, so that the specific one wins.
+
+    They are for clauses of letters and spaces (`_plain`); that keeps the time linear in the clause's length.
+    """
 
     def compiled(kind: str) -> list[tuple[str, re.Pattern[str]]]:
         pairs = [(name, phrase) for name, r in RELATIONS.items() for phrase in getattr(r, kind)]
         pairs.sort(key=lambda pair: -len(pair[1]))
-        slots = {r"\{x\}": r"(?P<x>it|the [a-z]+ [a-z]+|[a-z ]+?)", r"\{v\}": r"(?P<v>[a-z ]+)"}
+        slots = {r"\{x\}": r"(?P<x>it|the [a-z]+ [a-z]+|[a-z ]+?)", r"\{v\}": r"(?P<v>.+)"}
         out = []
         for name, phrase in pairs:
             pattern = re.escape(phrase.lower())
@@ -50,6 +53,9 @@ def _patterns() -> tuple[list[tuple[str, re.Pattern[str]]], list[tuple[str, re.P
         return out
 
     return compiled("questions"), compiled("answers")
+
+
+_plain = re.compile("[a-z ]+").fullmatch
 
 
 def _resolve(text: str, world: World) -> str | None:
@@ -73,9 +79,11 @@ def asked(prompt: Sequence[dict[str, str]], world: World) -> tuple[str | None, s
     for message in prompt:
         if message["role"] != "user":
             continue
-        for clause in re.findall(r"[^.!?]+\?", message["content"].lower()):
+        for clause, end in re.findall(r"([^.!?]+)([.!?]|$)", message["content"].lower()):
+            if end != "?" or not _plain(clause.strip()):
+                continue
             for name, pattern in questions:
-                if found := pattern.fullmatch(clause.strip()):
+                if found := pattern.fullmatch(clause.strip() + end):
                     relation, concept = name, _resolve(found["x"], world) or concept
                     break
     return concept, relation
@@ -108,6 +116,8 @@ def judge(prompt: Sequence[dict[str, str]], reply: str, world: World) -> Judgeme
     concept, relation = asked(prompt, world)
     for clause in re.split(r"[.!?]", reply.lower()):
         clause = clause.strip().removeprefix("also, ")
+        if not _plain(clause):
+            continue
         for name, pattern in answers:
             if not (found := pattern.fullmatch(clause)):
                 continue

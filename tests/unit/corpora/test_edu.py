@@ -1,20 +1,22 @@
-"""The tutor world: its oracle, and that no shortcut separates a good reply from a bad one."""
+"""The tutor world, its knobs and its oracle; that no shortcut works in it stands in numerics/test_worlds.py."""
 
+import hashlib
 import itertools
+import json
+import re
+import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.sparse import diags_array
-from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GroupKFold, cross_val_predict
 
-from coala_lib.corpora.alternating import alternate
-from coala_lib.corpora.edu import RELATIONS, Conversation, conversations, make_world
+from coala_lib.corpora.edu import RELATIONS, Style, conversations, make_world
+from coala_lib.corpora.edu_facts import FAREWELLS, GREETINGS, STUDENT_MOODS, TUTOR_MOODS
 from coala_lib.corpora.edu_oracle import asked, judge
+from coala_lib.corpora.edu_pairs import EDU_DIFFICULTIES, Difficulty, edu_pairs
 
 WORLD = make_world(0)
 CONCEPT, NEIGHBOUR = "coupled oscillator", "coupled pendulum"
@@ -22,7 +24,7 @@ CONCEPT, NEIGHBOUR = "coupled oscillator", "coupled pendulum"
 
 @pytest.fixture(scope="module")
 def talks():
-    return list(conversations(WORLD, n=2000, seed=5))
+    return list(conversations(WORLD, n=800, seed=5))
 
 
 def ask(question, *history):
@@ -66,6 +68,144 @@ def test_out_of_range(n, rate, message):
         next(conversations(WORLD, n=n, seed=0, error_rate=rate))
 
 
+# The committed language model has read these streams: whoever changes one has to train it again.
+@pytest.mark.parametrize(
+    ("error_rate", "digest"),
+    [
+        (0.0, "f9bdc470b51e7bdcfc7b80b3e4619fe6ff6679f3058eb56468e705b798ddc1b3"),
+        (0.3, "301f621a5404f03d5ecc2e01c9e025ba97b7287b8afff5df42030fcd9fcd5690"),
+    ],
+)
+def test_the_default_stream_is_what_the_model_has_read(error_rate, digest):
+    found = hashlib.sha256()
+    for talk in conversations(WORLD, n=200, seed=1, error_rate=error_rate):
+        found.update(json.dumps([talk.conversation_id, list(talk.messages)]).encode() + b"\n")
+    assert found.hexdigest() == digest
+
+
+# --- the knobs
+
+
+def said(role, **knobs):
+    talks = conversations(WORLD, n=200, seed=3, style=Style(**knobs))
+    return [[m["content"] for m in talk.messages if m["role"] == role] for talk in talks]
+
+
+def flat(lists):
+    return list(itertools.chain.from_iterable(lists))
+
+
+def test_temperature_changes_words_and_nothing_else():
+    cold, hot = (list(conversations(WORLD, 200, 3, style=Style(temperature=(t, t)))) for t in (0.05, 5.0))
+    assert cold != hot
+    topics = [[asked(talk.messages[:k], WORLD) for talk in talks for k in (1, 3)] for talks in (cold, hot)]
+    assert topics[0] == topics[1]
+    # a cold speaker asks in the first of three phrasings always, a hot one in each about as often
+    firsts = [
+        np.mean([m["content"].lower().count("what is the") for talk in talks for m in talk.messages])
+        for talks in (cold, hot)
+    ]
+    assert firsts[0] > 1.5 * firsts[1]
+
+
+def test_moods():
+    calm = "".join(flat(said("assistant", tutor_moods=("plain",))))
+    assert not any(words in calm for mood in ("warm", "strict", "playful") for words in TUTOR_MOODS[mood] if words)
+    brisk = "".join(flat(said("user", student_moods=("brisk",))))
+    assert "Quick one." in brisk
+    assert not any(words in brisk for words in STUDENT_MOODS["worried"] if words)
+
+
+def test_rounds():
+    assert {len(replies) for replies in said("assistant", rounds=(3, 5))} == {3, 4, 5}
+
+
+def test_pronouns():
+    without = flat(said("user", student_pronoun=0.0)) + flat(said("assistant", tutor_pronoun=0.0, second_fact=0.0))
+    values = "|".join(sorted(set(WORLD.facts.values())))
+    assert not any(re.search(r"\bit\b", re.sub(values, "", text.lower())) for text in without)
+    with_it = flat(said("assistant", tutor_pronoun=1.0))
+    assert not any(f"the {concept}" in text.lower() for text in with_it for concept in WORLD.subject_of)
+
+
+def test_second_and_shared_facts():
+    assert not any("Also" in text for text in flat(said("assistant", second_fact=0.0)))
+    assert all("Also" in text for text in flat(said("assistant", second_fact=1.0)))
+    seen = 0
+    for talk in conversations(WORLD, 100, 3, style=Style(second_fact=0.0, shared=1.0)):
+        topics = [asked(talk.messages[:k], WORLD) for k in range(1, len(talk.messages), 2)]
+        for topic, reply in zip(topics, talk.messages[1::2], strict=True):
+            others = [fact(*other) for other in topics if other != topic]
+            if others:
+                assert any(reply["content"].endswith(f"{value}.") for value in others)
+                seen += 1
+    assert seen > 200
+
+
+@pytest.mark.parametrize(("same", "near", "seen"), [(1.0, 0.0, {0}), (0.0, 1.0, {1}), (0.0, 0.0, set(range(1, 10)))])
+def test_the_next_topic(same, near, seen):
+    steps = set()
+    for talk in conversations(WORLD, 200, 3, style=Style(same=same, near=near)):
+        concepts = [asked(talk.messages[:k], WORLD)[0] for k in range(1, len(talk.messages), 2)]
+        family = WORLD.subjects[WORLD.subject_of[concepts[0]]]
+        steps |= {abs(family.index(a) - family.index(b)) for a, b in itertools.pairwise(concepts)}
+    assert steps == seen
+
+
+def test_greeting_and_farewell_tell_the_position():
+    for replies in said("assistant", greeting=1.0, farewell=1.0):
+        assert [reply.startswith(GREETINGS) for reply in replies] == [True] + [False] * (len(replies) - 1)
+        assert [reply.endswith(FAREWELLS) for reply in replies] == [False] * (len(replies) - 1) + [True]
+    half = [replies[0].startswith(GREETINGS) for replies in said("assistant", greeting=0.5)]
+    assert 0.4 < np.mean(half) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"temperature": (0.0, 1.0)}, "temperature"),
+        ({"temperature": (0.9, 0.2)}, "temperature"),
+        ({"rounds": (0, 2)}, "rounds"),
+        ({"student_moods": ()}, "student_moods"),
+        ({"tutor_moods": ("rude",)}, "rude"),
+        ({"tutor_pronoun": 1.5}, "tutor_pronoun"),
+        ({"greeting": float("nan")}, "greeting"),
+        ({"same": 0.7, "near": 0.4}, "same . near"),
+    ],
+)
+def test_a_knob_out_of_its_range(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        Style(**knobs)
+
+
+@pytest.mark.parametrize("name", EDU_DIFFICULTIES)
+def test_difficulties_give_pairs_whose_chosen_reply_is_right(name):
+    difficulty = EDU_DIFFICULTIES[name]
+    pairs = edu_pairs(WORLD, 60, 4, difficulty)
+    assert pairs == edu_pairs(WORLD, 60, 4, difficulty) != edu_pairs(WORLD, 60, 5, difficulty)
+    scores = [
+        [judge(p["prompt"], p[side][0]["content"], WORLD).reward for p in pairs] for side in ("chosen", "rejected")
+    ]
+    assert (np.mean(scores[0]) == 1) == (difficulty.error_rate == 0)
+    assert np.mean(scores[0]) > np.mean(scores[1]) + 0.3
+
+
+def test_a_reply_rejected_elsewhere_is_chosen_nowhere():
+    default, elsewhere = (edu_pairs(WORLD, 80, 4, Difficulty(rejected=kind)) for kind in ("later", "elsewhere"))
+    assert [(p["prompt"], p["chosen"]) for p in default] == [(p["prompt"], p["chosen"]) for p in elsewhere]
+    rejected = [p["rejected"][0]["content"] for p in elsewhere]
+    chosen = {p["chosen"][0]["content"] for p in elsewhere}
+    # a few short replies can be said twice in the world
+    assert np.mean([text in chosen for text in rejected]) < 0.15
+
+
+def test_difficulties_refuse(without_annotations):
+    with pytest.raises(ValueError, match="later"):
+        replace(EDU_DIFFICULTIES["default"], rejected="never")
+    with pytest.raises(ValueError, match="at least 0"):
+        edu_pairs(WORLD, 3, -1)
+
+
 # --- the oracle
 
 
@@ -73,7 +213,7 @@ def test_every_reply_of_an_honest_tutor_is_right(talks):
     turns = [
         (talk.messages[:k], talk.messages[k]["content"]) for talk in talks for k in range(1, len(talk.messages), 2)
     ]
-    assert len(turns) >= 4000
+    assert len(turns) >= 2000
     for prompt, reply in turns:
         judgement = judge(prompt, reply, WORLD)
         assert (judgement.reward, judgement.truthful) == (1.0, True), (prompt, reply, judgement)
@@ -137,54 +277,15 @@ def test_any_text_is_judged(question, reply):
     assert judge(ask(f"What does the {CONCEPT} depend on?"), question, WORLD).reward in {0, 0.25, 0.5, 1}
 
 
+@pytest.mark.parametrize("piece", ["a", "is ", "it is ", "people wrongly take a for ", "?", "the ", "\u0130 "])
+def test_hostile_lengths_take_linear_time(piece):
+    text = piece * (300_000 // len(piece))
+    start = time.process_time()
+    assert judge(ask(f"where does {text}?"), text + "9", WORLD).reward == 0
+    assert judge(ask(text), text, WORLD).reward == 0
+    assert time.process_time() - start < 10  # a quadratic reading would take hours
+
+
 @given(st.text("xyzXYZ09 .,!?;\n\"'-", max_size=60))
 def test_malformed_text_scores_zero(reply):
     assert judge(ask(f"What does the {CONCEPT} depend on?"), reply, WORLD).reward == 0
-
-
-# --- probes: can a shortcut tell chosen from rejected?
-
-
-def pair_accuracy(features, triplets):
-    """Held-out pair accuracy of a linear probe, each conversation on one side of every fold."""
-    chosen, rejected = ([t[side][0]["content"] for t in triplets] for side in ("chosen", "rejected"))
-    # every second pair turned round, so that the probe has two classes
-    signs = np.where(np.arange(len(triplets)) % 2, 1.0, -1.0)
-    rows = diags_array(signs) @ features(chosen, rejected)
-    groups = [t["conversation_id"] for t in triplets]
-    model = LogisticRegression(fit_intercept=False, C=0.1)
-    return float(np.mean(cross_val_predict(model, rows, signs, groups=groups, cv=GroupKFold(4)) == signs))
-
-
-def lengths(chosen, rejected):
-    return np.array([[len(a) - len(b), len(a.split()) - len(b.split())] for a, b in zip(chosen, rejected, strict=True)])
-
-
-def counts(ngram):
-    def features(chosen, rejected):
-        counter = CountVectorizer(ngram_range=(1, ngram), min_df=2).fit(chosen + rejected)
-        return (counter.transform(chosen) - counter.transform(rejected)).tocsr()
-
-    return features
-
-
-PROBES = {"length": lengths, "bag of words": counts(1), "bigrams": counts(2)}
-
-
-@pytest.mark.parametrize("name", PROBES)
-def test_no_shortcut(talks, name):
-    triplets = alternate(talks, source="edu")
-    assert 3500 < len(triplets) < 4500
-    assert pair_accuracy(PROBES[name], triplets) == pytest.approx(0.5, abs=0.03)
-
-
-def test_the_probe_sees_a_shortcut_where_there_is_one(talks):
-    def farewell(talk):
-        *before, last = talk.messages
-        return Conversation(
-            talk.conversation_id, (*before, last | {"content": last["content"] + " Goodbye, come again soon."})
-        )
-
-    triplets = alternate(map(farewell, talks), source="edu")
-    assert pair_accuracy(PROBES["bag of words"], triplets) > 0.7
-    assert pair_accuracy(PROBES["length"], triplets) > 0.6
