@@ -11,6 +11,7 @@ class Status(Enum):
 
     SOLVED = "solved: the certificate is below the tolerance"
     MAX_ITER = "stopped at max_iter before the tolerance: raise max_iter, loosen tol, or raise reg"
+    STALLED = "stopped where rounding leaves no room: loosen tol, or give float64 features"
     DIVERGED = "the iterates left the finite numbers: scale the features, or use float64"
 
     def __str__(self) -> str:

@@ -38,6 +38,9 @@ class Loss(Protocol):
     def derivative(self, t: Rows, y: Rows) -> Rows:
         """l'(t_k, y_k)."""
 
+    def second(self, t: Rows, y: Rows) -> Rows:
+        """l''(t_k, y_k)."""
+
     def dual(self, z: Rows, y: Rows) -> Number:
         """-l*(-z), the dual objective; -inf outside its domain."""
 
@@ -63,6 +66,9 @@ class Squared:
 
     def derivative(self, t: Rows, y: Rows) -> Rows:
         return t - y
+
+    def second(self, t: Rows, y: Rows) -> Rows:
+        return _numpy(t).ones_like(t)
 
     def dual(self, z: Rows, y: Rows) -> Number:
         return (z * y).sum() - 0.5 * (z**2).sum()
@@ -95,6 +101,11 @@ class Logistic:
     def derivative(self, t: Rows, y: Rows) -> Rows:
         xp = _numpy(t)
         return -y * xp.exp(-xp.logaddexp(xp.zeros_like(t), y * t))
+
+    def second(self, t: Rows, y: Rows) -> Rows:
+        # s (1 - s) of the sigmoid s; y^2 is 1 on rows that count and 0 on the others
+        slope = self.derivative(t, y)
+        return -slope * (y + slope)
 
     def dual(self, z: Rows, y: Rows) -> Number:
         xp = _numpy(z)

@@ -21,9 +21,6 @@ from coala_lib.solution import Status
 
 KINDS = [(variant, loss) for variant in ("relu", "gated") for loss in ("squared", "logistic")]
 SHARES = (0.9, 0.5, 0.2, 0.05, 0.01)
-# singular values over three decades at a small reg: the default rho is far too large there and ADMM crawls. A million
-# iterations prove 3e-6; sigma = 0.01 with rho = 1e-3 sigma proves 1e-6 in 24,240
-UNPROVEN = {(6, "relu", "squared"): ["spectrum seed 5 reg 0.01"]}
 both_losses = pytest.mark.parametrize("loss", ["squared", "logistic"])
 
 
@@ -61,7 +58,6 @@ def test_solve_proves_its_gap_on_random_programs(variant, loss, shape, optimum):
         name, slack = f"{structure} seed {seed} reg {share}", 1e-7 * abs(best)
         if solution.status is not Status.SOLVED or solution.certificate.relative_gap > 1e-6:
             unproven.append(name)
-            assert solution.certificate.relative_gap < 1e-5
         if not solution.dual - slack <= best <= solution.primal + slack:
             wrong.append(name)
         # the gap bounds the true suboptimality, and the point is what was certified
@@ -70,7 +66,7 @@ def test_solve_proves_its_gap_on_random_programs(variant, loss, shape, optimum):
         if program.objective(solution.v, solution.w) != solution.primal:
             wrong.append(name)
     assert not wrong
-    assert unproven == UNPROVEN.get((n, variant, loss), [])
+    assert not unproven
 
 
 @pytest.mark.parametrize(("variant", "loss"), KINDS, ids=map("-".join, KINDS))

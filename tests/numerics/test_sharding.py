@@ -27,8 +27,9 @@ for n, variant, loss in CASES:
     spread, whole = (solve(program, 1e-9, 20_000, mesh=mesh) for mesh in (made, None))
     warm = solve(program, 1e-9, 20_000, mesh=made, start=whole)
     with jax.enable_x64(True):
-        A, targets, _ = _place(program, made)
-        rows = {"X": (A.X, 0), "XT": (A.XT, 1), "D": (A.D, 0), "y": (targets, 0)}
+        placed = _place(program, made)
+        A = placed.A
+        rows = {"X": (A.X, 0), "XT": (A.XT, 1), "D": (A.D, 0), "y": (placed.y, 0)}
     shards = {
         name: [len(a.sharding.device_set), *{shard.data.shape[axis] for shard in a.addressable_shards}]
         for name, (a, axis) in rows.items()

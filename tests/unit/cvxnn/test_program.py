@@ -82,9 +82,15 @@ def test_solver_refuses_an_unknown_method(without_annotations):
         solve(PROGRAM, method="lu")
 
 
-def test_solver_refuses_woodbury_on_a_mesh():
-    with pytest.raises(ValueError, match="'woodbury' needs all rows on one device; leave method out or use 'cg'"):
-        solve(PROGRAM, method="woodbury", mesh=Mesh(np.array(jax.devices()[:1]), ("rows",)))
+def test_solver_refuses_an_unknown_algorithm(without_annotations):
+    with pytest.raises(ValueError, match="algorithm must be 'newton' or 'admm'; got 'sgd'"):
+        solve(PROGRAM, algorithm="sgd")
+
+
+@pytest.mark.parametrize("settings", [{"method": "woodbury"}, {"algorithm": "newton"}], ids=str)
+def test_solver_refuses_on_a_mesh_what_keeps_rows_together(settings):
+    with pytest.raises(ValueError, match="a mesh needs algorithm='admm' with method='cg'"):
+        solve(PROGRAM, mesh=Mesh(np.array(jax.devices()[:1]), ("rows",)), **settings)
 
 
 def test_solver_refuses_a_start_of_another_shape():
