@@ -2,5 +2,6 @@
 
 from coala_lib.evaluate.intervals import mean_interval
 from coala_lib.evaluate.margins import preference_metrics
+from coala_lib.evaluate.reliability import prefix_reliability
 
-__all__ = ["mean_interval", "preference_metrics"]
+__all__ = ["mean_interval", "preference_metrics", "prefix_reliability"]

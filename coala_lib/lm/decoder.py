@@ -1,13 +1,15 @@
-"""One decoder-only transformer in Flax NNX, in the Llama layout, configured by the checkpoint's own `config.json`.
+"""One decoder-only transformer in Flax NNX for the GPT-2, Llama, Mistral and Qwen families.
 
-RMS norm before attention and MLP, rotary positions (rotate-half), grouped-query attention, SwiGLU.
-Norms and softmax run in float32 whatever the weights' dtype.
+Configured by the checkpoint's own `config.json` (`families.py`); a layer stands in `layers.py`.
 Padding never changes a result: attention is causal and `start` masks what stands left of a row's first token.
+
+Layers are a list, or with `scan` one layer with stacked weights that a compiled loop walks through: that compiles in
+a time that does not grow with depth, and serves features and training. A cached step wants the list: it writes one
+token in place per layer, where stacked weights would be cut into copies first.
 """
 
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,59 +17,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
-
-@dataclass(frozen=True)
-class DecoderConfig:
-    """The part of a Hugging Face Llama `config.json` that shapes the computation.
-
-    Raises:
-        ValueError: where heads do not divide the hidden size or one another.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    max_position_embeddings: int
-    rms_norm_eps: float = 1e-5
-    rope_theta: float = 10000.0
-    tie_word_embeddings: bool = True
-    head_dim: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.head_dim:
-            if self.hidden_size % self.num_attention_heads:
-                raise ValueError(
-                    f"{self.num_attention_heads} attention heads do not divide hidden size {self.hidden_size}"
-                )
-            object.__setattr__(self, "head_dim", self.hidden_size // self.num_attention_heads)
-        if self.num_attention_heads % self.num_key_value_heads:
-            raise ValueError(
-                f"{self.num_attention_heads} attention heads cannot share {self.num_key_value_heads} key-value heads"
-            )
-
-    @classmethod
-    def from_json(cls, config: dict[str, Any]) -> "DecoderConfig":
-        """Read a `config.json`; refuse what this decoder does not compute."""
-        if config.get("model_type") != "llama":
-            raise ValueError(f"model_type {config.get('model_type')!r} is not supported; this decoder reads 'llama'")
-        if config.get("rope_scaling") or config.get("attention_bias") or config.get("mlp_bias"):
-            raise ValueError("rope_scaling, attention_bias and mlp_bias are not supported by this decoder")
-        # Transformers 5 moved rope_theta and the scaling into rope_parameters; both spellings are in the wild.
-        rope = config.get("rope_parameters") or {}
-        found = rope.get("rope_type", "default"), config.get("hidden_act", "silu")
-        if found != ("default", "silu"):
-            raise ValueError(f"rope_type {found[0]!r} with hidden_act {found[1]!r} is not supported by this decoder")
-        fields = dataclasses.fields(cls)
-        # configurations from before grouped-query attention do not name the key-value heads
-        shared = {"num_key_value_heads": config.get("num_attention_heads")}
-        flat = shared | {"rope_theta": rope.get("rope_theta", 10000.0)} | config
-        values = {field.name: flat[field.name] for field in fields if flat.get(field.name) is not None}
-        if lacking := [f.name for f in fields if f.default is dataclasses.MISSING and f.name not in values]:
-            raise ValueError(f"the configuration lacks {', '.join(lacking)}")
-        return cls(**values)
+from coala_lib.lm.config import DecoderConfig
+from coala_lib.lm.layers import Block, LayerNorm, RMSNorm, frequencies
 
 
 @jax.tree_util.register_dataclass
@@ -95,72 +46,11 @@ def empty_cache(config: DecoderConfig, start: Int[Array, " B"], slots: int, dtyp
     return Cache(layers, layers, jnp.zeros((), jnp.int32), start)
 
 
-def rotate(x: Float[Array, "B T H h"], positions: Int[Array, "B T"], theta: float) -> Float[Array, "B T H h"]:
-    """Rotary position embedding, rotate-half form (as in Hugging Face Llama)."""
-    half = x.shape[-1] // 2
-    frequency = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
-    angle = positions[:, :, None, None].astype(jnp.float32) * frequency[None, None, None, :]
-    cos, sin = jnp.cos(angle), jnp.sin(angle)
-    left, right = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
-    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
-
-
-class RMSNorm(nnx.Module):
-    """x / rms(x) * weight, in float32."""
-
-    def __init__(self, size: int, eps: float, dtype: DTypeLike) -> None:
-        self.weight = nnx.Param(jnp.ones((size,), dtype))
-        self.eps = eps
-
-    def __call__(self, x: Float[Array, "B T d"]) -> Float[Array, "B T d"]:
-        wide = x.astype(jnp.float32)
-        scale = jax.lax.rsqrt(jnp.mean(jnp.square(wide), axis=-1, keepdims=True) + self.eps)
-        return (wide * scale).astype(x.dtype) * self.weight[...][None, None, :]
-
-
-class Block(nnx.Module):
-    """One layer: attention and SwiGLU, each behind an RMS norm and a residual."""
-
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs, dtype: DTypeLike) -> None:
-        d, h = config.hidden_size, config.head_dim
-        heads, kv_heads, inner = config.num_attention_heads, config.num_key_value_heads, config.intermediate_size
-
-        def linear(rows: int, columns: int, scale: float = 1.0) -> nnx.Linear:
-            init = nnx.initializers.normal(0.02 * scale)
-            return nnx.Linear(rows, columns, use_bias=False, kernel_init=init, param_dtype=dtype, rngs=rngs)
-
-        depth = (2 * config.num_hidden_layers) ** -0.5
-        self.config = config
-        self.input_layernorm = RMSNorm(d, config.rms_norm_eps, dtype)
-        self.q_proj, self.k_proj = linear(d, heads * h), linear(d, kv_heads * h)
-        self.v_proj, self.o_proj = linear(d, kv_heads * h), linear(heads * h, d, depth)
-        self.post_attention_layernorm = RMSNorm(d, config.rms_norm_eps, dtype)
-        self.gate_proj, self.up_proj, self.down_proj = linear(d, inner), linear(d, inner), linear(inner, d, depth)
-
-    def __call__(
-        self,
-        x: Float[Array, "B T d"],
-        positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T S"],
-        past: tuple[Float[Array, "B S K h"], Float[Array, "B S K h"], Int[Array, ""]] | None,
-    ) -> tuple[Float[Array, "B T d"], tuple[Float[Array, "B S K h"], Float[Array, "B S K h"]]]:
-        c = self.config
-        batch, length, _ = x.shape
-        normed = self.input_layernorm(x)
-        q = rotate(self.q_proj(normed).reshape(batch, length, -1, c.head_dim), positions, c.rope_theta)
-        k = rotate(self.k_proj(normed).reshape(batch, length, -1, c.head_dim), positions, c.rope_theta)
-        v = self.v_proj(normed).reshape(batch, length, -1, c.head_dim)
-        if past is not None:
-            k = jax.lax.dynamic_update_slice_in_dim(past[0], k.astype(past[0].dtype), past[2], axis=1)
-            v = jax.lax.dynamic_update_slice_in_dim(past[1], v.astype(past[1].dtype), past[2], axis=1)
-        # heads that share a key-value head are one more axis of the same matrix product, so keys are never repeated
-        q = q.reshape(batch, length, c.num_key_value_heads, -1, c.head_dim)
-        logits = jnp.einsum("btkgh,bskh->bkgts", q, k, preferred_element_type=jnp.float32) * c.head_dim**-0.5
-        weights = jax.nn.softmax(jnp.where(mask[:, None, None], logits, -1e30), axis=-1).astype(v.dtype)
-        mixed = jnp.einsum("bkgts,bskh->btkgh", weights, v).reshape(batch, length, -1)
-        x = x + self.o_proj(mixed)
-        normed = self.post_attention_layernorm(x)
-        return x + self.down_proj(jax.nn.silu(self.gate_proj(normed)) * self.up_proj(normed)), (k, v)
+def _stack(blocks: Sequence[Block]) -> Block:
+    """Equal layers as one whose weights have a leading axis L."""
+    graph, first = nnx.split(blocks[0])
+    rest = (nnx.state(block) for block in blocks[1:])
+    return nnx.merge(graph, jax.tree.map(lambda *leaves: jnp.stack(leaves), first, *rest))
 
 
 class Decoder(nnx.Module):
@@ -168,8 +58,10 @@ class Decoder(nnx.Module):
 
     Args:
         config: shapes.
-        rngs: source of the initial weights.
+        rngs: source of the initial weights; equal ones give equal weights in both layouts.
         dtype: dtype of the weights and of the residual stream.
+        scan: stack the layers' weights and loop over them.
+        remat: compute a layer's inner values again in the backward pass instead of keeping them.
 
     Example:
         >>> config = DecoderConfig(32, 16, 32, 2, 2, 1, 64)
@@ -179,21 +71,56 @@ class Decoder(nnx.Module):
         (1, 3, 32)
     """
 
-    def __init__(self, config: DecoderConfig, rngs: nnx.Rngs, dtype: DTypeLike = jnp.float32) -> None:
+    def __init__(
+        self,
+        config: DecoderConfig,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        *,
+        scan: bool = False,
+        remat: bool = False,
+    ) -> None:
         d, init = config.hidden_size, nnx.initializers.normal(0.02)
-        self.config = config
-        self.embed = nnx.Embed(config.vocab_size, d, embedding_init=init, param_dtype=dtype, dtype=dtype, rngs=rngs)
-        self.layers = nnx.List([Block(config, rngs, dtype) for _ in range(config.num_hidden_layers)])
-        self.norm = RMSNorm(d, config.rms_norm_eps, dtype)
+        self.config, self.scan, self.remat = config, scan, remat
+        self.lora = None  # `lora.py` says here what it added
+        self.embed = nnx.Embed(config.vocab_size, d, embedding_init=init, param_dtype=dtype, rngs=rngs)
+        blocks = [Block(config, rngs, dtype) for _ in range(config.num_hidden_layers)]
+        self.layers = _stack(blocks) if scan else nnx.List(blocks)
+        self.norm = (LayerNorm if config.is_gpt2 else RMSNorm)(d, config.norm_eps, dtype)
+        if config.is_gpt2:
+            length = config.max_position_embeddings
+            self.positions = nnx.Embed(length, d, embedding_init=init, param_dtype=dtype, rngs=rngs)
         if not config.tie_word_embeddings:
             self.lm_head = nnx.Linear(
                 d, config.vocab_size, use_bias=False, kernel_init=init, param_dtype=dtype, rngs=rngs
             )
 
+    @property
+    def dtype(self) -> jnp.dtype:
+        """Of the weights and of the residual stream: what a cache should have."""
+        return self.embed.embedding[...].dtype
+
+    def with_scan(self, scan: bool) -> "Decoder":
+        """The same model, its layers stacked or listed."""
+        new = nnx.merge(*nnx.split(self))
+        blocks = new.blocks()
+        new.scan, new.layers = scan, _stack(blocks) if scan else nnx.List(blocks)
+        return new
+
+    def blocks(self) -> list[Block]:
+        """The layers one by one, also where they are stacked."""
+        if not self.scan:
+            return list(self.layers)
+        graph, stacked = nnx.split(self.layers)
+        return [
+            nnx.merge(graph, jax.tree.map(lambda leaf, at=i: leaf[at], stacked))
+            for i in range(self.config.num_hidden_layers)
+        ]
+
     def __call__(
         self, tokens: Int[Array, "B T"], cache: Cache | None = None, layers: tuple[int, ...] = (-1,)
     ) -> tuple[Float[Array, "R B T d"], Cache | None]:
-        """Run the tokens through all layers.
+        """Run the tokens through the layers, and without a cache no further than the last one asked for.
 
         Args:
             tokens: token ids. Without a cache, rows start at position 0 (pad on the right, or not at all).
@@ -203,10 +130,18 @@ class Decoder(nnx.Module):
 
         Returns:
             (R, B, T, d) hidden states of the R layers asked for, and the filled cache (None without one).
+
+        Raises:
+            ValueError: where the model has no such layer.
         """
+        deep = self.config.num_hidden_layers
+        if not layers or not all(-deep <= layer + 1 <= deep + 1 for layer in layers):
+            raise ValueError(f"hidden states are numbered 0 to {deep}, or -1 to {-deep - 1} from the end; got {layers}")
+        wanted = tuple(layer % (deep + 1) for layer in layers)
         length = tokens.shape[1]
         if cache is None:
             positions = jnp.broadcast_to(jnp.arange(length)[None], tokens.shape)
+            slot = slots = jnp.arange(length)
             mask = jnp.broadcast_to(jnp.tril(jnp.ones((length, length), bool))[None], (tokens.shape[0], length, length))
         else:
             slot = cache.filled + jnp.arange(length)
@@ -216,22 +151,90 @@ class Decoder(nnx.Module):
             mask = (slots[None, None, :] <= slot[None, :, None]) & (
                 (slots[None, None, :] >= cache.start[:, None, None]) | (slots[None, None, :] == slot[None, :, None])
             )
-        states, pasts = [self.embed(tokens)], []
-        for index, layer in enumerate(self.layers):
-            past = None if cache is None else (cache.k[index], cache.v[index], cache.filled)
-            x, kv = layer(states[-1], positions, mask, past)
+        masks = {False: mask}
+        if (window := self.config.sliding_window) is not None:
+            masks[True] = mask & (slot[:, None] - slots[None, :] < window)[None]
+        x, angle = self.embed(tokens), None
+        if self.config.is_gpt2:
+            # padding may stand past the last position; it must read a number, whichever
+            x = x + self.positions(jnp.minimum(positions, self.config.max_position_embeddings - 1))
+        else:
+            angle = positions[:, :, None].astype(jnp.float32) * frequencies(self.config)[None, None, :]
+        if cache is None:
+            walk = self._scanned if self.scan else self._listed
+            return jnp.stack(walk(x, angle, masks, wanted)), None
+        states, pasts = [x], []
+        for index, block in enumerate(self.blocks()):
+            past = cache.k[index], cache.v[index], cache.filled
+            x, kv = block(x, angle, masks[self.config.slides(index)], past)
             states.append(x)
             pasts.append(kv)
         states[-1] = self.norm(states[-1])
-        hidden = jnp.stack([states[layer] for layer in layers])
-        if cache is None:
-            return hidden, None
         k, v = zip(*pasts, strict=True)
-        return hidden, Cache(k, v, cache.filled + length, cache.start)
+        return jnp.stack([states[layer] for layer in wanted]), Cache(k, v, cache.filled + length, cache.start)
+
+    def _listed(
+        self,
+        x: Float[Array, "B T d"],
+        angle: Float[Array, "B T half"] | None,
+        masks: dict[bool, Bool[Array, "B T T"]],
+        wanted: tuple[int, ...],
+    ) -> list[Float[Array, "B T d"]]:
+        def run(block: Block, x: Array, mask: Array) -> Array:
+            return block(x, angle, mask, None)[0]
+
+        run, states = nnx.remat(run) if self.remat else run, [x]
+        for index in range(max(wanted)):
+            states.append(run(self.layers[index], states[-1], masks[self.config.slides(index)]))
+        if len(states) > self.config.num_hidden_layers:
+            states[-1] = self.norm(states[-1])
+        return [states[layer] for layer in wanted]
+
+    def _scanned(
+        self,
+        x: Float[Array, "B T d"],
+        angle: Float[Array, "B T half"] | None,
+        masks: dict[bool, Bool[Array, "B T T"]],
+        wanted: tuple[int, ...],
+    ) -> list[Float[Array, "B T d"]]:
+        deep, depth = self.config.num_hidden_layers, max(wanted)
+        graph, stacked = nnx.split(self.layers)
+        slides = jnp.array([self.config.slides(index) for index in range(depth)])
+
+        def run(weights: nnx.State, x: Array, slides: Array) -> Array:
+            mask = jnp.where(slides, masks[True], masks[False]) if True in masks else masks[False]
+            return nnx.merge(graph, weights)(x, angle, mask, None)[0]
+
+        run = jax.checkpoint(run) if self.remat else run
+        inner = [layer for layer in wanted if 0 < layer < deep]
+
+        def body(carry: tuple[Array, list[Array]], xs: tuple[Array, Array, nnx.State | None]) -> tuple[tuple, None]:
+            (x, kept), (index, slides, weights) = carry, xs
+            if weights is None:
+                weights = jax.tree.map(lambda leaf: leaf[index], stacked)
+            x = run(weights, x, slides)
+            return (x, [jnp.where(index + 1 == layer, x, old) for layer, old in zip(inner, kept, strict=True)]), None
+
+        # a loop over all layers takes its weights in turn, so that their gradients are stacked as they come;
+        # one that stops early picks them by number, because a slice of the stack would be a copy of the model
+        xs = jnp.arange(depth), slides, stacked if depth == deep else None
+        (last, kept), _ = jax.lax.scan(body, (x, [x] * len(inner)), xs)
+        found = {0: x} | dict(zip(inner, kept, strict=True))
+        if depth == deep:
+            found[deep] = self.norm(last)
+        return [found[layer] for layer in wanted]
 
     def logits(self, hidden: Float[Array, "B T d"]) -> Float[Array, "B T V"]:
         """Next-token logits, float32, from final hidden states."""
         if self.config.tie_word_embeddings:
             table = self.embed.embedding[...]
             return jnp.einsum("btd,vd->btv", hidden, table, preferred_element_type=jnp.float32)
-        return self.lm_head(hidden).astype(jnp.float32)
+        return jnp.einsum("btd,dv->btv", hidden, self.lm_head.kernel[...], preferred_element_type=jnp.float32)
+
+
+def abstract_decoder(
+    config: DecoderConfig, dtype: DTypeLike = jnp.float32, *, scan: bool = False, remat: bool = False
+) -> Decoder:
+    """The model without its weights: shapes and dtypes only, for loading, lowering and counting."""
+    # the key is an argument, or the draws would run while the shapes are worked out
+    return nnx.eval_shape(lambda key: Decoder(config, nnx.Rngs(key), dtype, scan=scan, remat=remat), jax.random.key(0))

@@ -4,88 +4,68 @@ Every `chunk` tokens each prompt's candidates are scored on the features of what
 them continue from the winner. One candidate is plain sampling; a chunk as long as the reply is best-of-n; a random
 scorer is the control that shows what the branching alone does. Scores come from hidden states the decoder has anyway.
 
-Differs from the paper: its "contrastive objective" is not specified; the score here is the head's reward.
+Differs from the paper: its "contrastive objective" is not specified; the score here is the head's reward. The survivor
+may be drawn softly (`Policy.softness`); the paper takes the best.
 """
 
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray
 from tqdm import tqdm
 
-from coala_lib.lm.decoder import Cache, Decoder, empty_cache
-from coala_lib.lm.sampling import draw
+from coala_lib.lm.branching import Scorer, write
+from coala_lib.lm.decoder import Decoder
+from coala_lib.lm.policy import Policy, best_of_n, plain, temperature_sweep
+from coala_lib.lm.pooling import Reading
+from coala_lib.lm.sampling import Settings
 from coala_lib.lm.tokenizer import Encoded
 
-Scorer = Callable[[Float[Array, "B d"], PRNGKeyArray], Float[Array, " B"]]
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How to write a reply. The paper's App. F.3: top_p 0.9, top_k 50, 5 candidates.
-
-    Attributes:
-        n_candidates: branches a prompt.
-        chunk: tokens between two choices.
-        max_new_tokens: tokens a reply at most; a multiple of `chunk`.
-        temperature, top_k, top_p: see `sampling.nucleus`.
-
-    Raises:
-        ValueError: for values out of range.
-    """
-
-    n_candidates: int = 5
-    chunk: int = 8
-    max_new_tokens: int = 48
-    temperature: float = 1.0
-    top_k: int = 50
-    top_p: float = 0.9
-
-    def __post_init__(self) -> None:
-        if min(self.n_candidates, self.chunk, self.max_new_tokens, self.top_k) < 1:
-            raise ValueError("n_candidates, chunk, max_new_tokens and top_k must be at least 1")
-        if self.max_new_tokens % self.chunk:
-            raise ValueError(f"max_new_tokens {self.max_new_tokens} is no multiple of chunk {self.chunk}")
-        if not self.temperature > 0 or not 0 < self.top_p <= 1:
-            raise ValueError(f"temperature must be positive and top_p in (0, 1]; got {self.temperature}, {self.top_p}")
-
-    @property
-    def kl_bound(self) -> float:
-        """log n - (n - 1)/n, in nats: how far choosing the best of n whole replies can move from plain sampling."""
-        n = self.n_candidates
-        return math.log(n) - (n - 1) / n
+__all__ = ["Generation", "Policy", "Scorer", "best_of_n", "generate", "plain", "random_score", "temperature_sweep"]
+WIDTH = 16  # prompts are padded to a multiple of it, so that other prompts meet the same compiled program
 
 
 @dataclass(frozen=True)
 class Generation:
-    """What came out.
+    """What came out, and what it took.
 
     Attributes:
         tokens: the reply of each prompt, stop token left out.
-        n_tokens: tokens drawn over all candidates.
-        n_forward: token positions the decoder computed, prompts included.
+        n_tokens: tokens drawn, over all candidates of all prompts.
+        n_kept: those that stand in the replies, stop tokens included.
+        n_forward: token positions the decoder computed, prompts and padding included.
+        n_passes: calls of the decoder.
+        n_choices: choices that were made, over all prompts.
+        n_overruled: choices whose winner wrote something else than the first candidate, which is what plain
+            sampling would have taken.
+        kl_bound: bound on KL(reply || plain reply) in nats, mean over the prompts: choices times `Policy.kl_bound`.
+        features: (n, d) features of each reply as written, stop token included; any head can score them.
+        scores: (n,) the scorer's score of each reply; NaN without a scorer.
     """
 
     tokens: list[list[int]]
     n_tokens: int
+    n_kept: int
     n_forward: int
+    n_passes: int
+    n_choices: int
+    n_overruled: int
+    kl_bound: float
+    features: Float[np.ndarray, "n d"] = field(compare=False, repr=False)
+    scores: Float[np.ndarray, " n"] = field(compare=False, repr=False)
 
+    @property
+    def acceptance(self) -> float:
+        """Share of the drawn tokens that stand in a reply: 1 for plain sampling, about 1/n for n candidates."""
+        return self.n_kept / self.n_tokens
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class _Branches:
-    cache: Cache
-    logits: Float[Array, "R V"]
-    total: Float[Array, "R d"]
-    count: Int[Array, " R"]
-    written: Int[Array, "R M"]
-    done: Bool[Array, " R"]
+    @property
+    def overruled(self) -> float:
+        """Share of the choices in which the scorer changed what plain sampling would have written; NaN without any."""
+        return self.n_overruled / self.n_choices if self.n_choices else float("nan")
 
 
 def random_score(features: Float[Array, "B d"], key: PRNGKeyArray) -> Float[Array, " B"]:
@@ -93,83 +73,36 @@ def random_score(features: Float[Array, "B d"], key: PRNGKeyArray) -> Float[Arra
     return jax.random.normal(key, features.shape[:1])
 
 
-@partial(nnx.jit, static_argnames=("n_candidates", "chunk", "max_new_tokens", "top_k", "top_p", "stop"))
-def _generate(
-    decoder: Decoder,
-    prompts: Int[Array, "B T"],
-    start: Int[Array, " B"],
-    score: Scorer,
-    key: PRNGKeyArray,
-    temperature: Float[Array, ""],
-    *,
-    n_candidates: int,
-    chunk: int,
-    max_new_tokens: int,
-    top_k: int,
-    top_p: float,
-    stop: int,
-) -> tuple[Int[Array, "B M"], Int[Array, " B"], Int[Array, ""]]:
-    batch, length = prompts.shape
-    rows, K, d = batch * n_candidates, n_candidates, decoder.config.hidden_size
-    dtype = decoder.norm.weight[...].dtype
-    cache = empty_cache(decoder.config, start, length + max_new_tokens, dtype)
-    hidden, cache = decoder(prompts, cache)
-    logits = decoder.logits(hidden[0, :, -1:])[:, 0]
+def _unscored(features: Float[Array, "B d"], key: PRNGKeyArray) -> Float[Array, " B"]:
+    return jnp.full(features.shape[:1], jnp.nan)
 
-    def pick(branches: _Branches, winner: Int[Array, " R"]) -> _Branches:
-        # everything has the row first, but for the counter that all rows share
-        return jax.tree.map(lambda leaf: leaf[winner] if leaf.ndim else leaf, branches)
 
-    def token(carry: tuple[_Branches, Int[Array, ""]], key: PRNGKeyArray) -> tuple[tuple[_Branches, Array], None]:
-        b, at = carry
-        drawn = jnp.where(b.done, stop, draw(key, b.logits, temperature, top_k, top_p))
-        hidden, cache = decoder(drawn[:, None], b.cache)
-        live = ~b.done
-        # the stop token belongs to the reply, as it does in the features the head was trained on
-        total = b.total + jnp.where(live[:, None], hidden[0, :, 0].astype(jnp.float32), 0)
-        written = b.written.at[:, at].set(drawn)
-        logits = decoder.logits(hidden[0])[:, 0]
-        return (
-            _Branches(cache, logits, total, b.count + live.astype(jnp.int32), written, b.done | (drawn == stop)),
-            at + 1,
-        ), None
-
-    def choose(carry: tuple[_Branches, Array, Array, Array]) -> tuple[_Branches, Array, Array, Array]:
-        branches, at, key, drawn = carry
-        key, sampling, scoring = jax.random.split(key, 3)
-        before = branches.count
-        (branches, at), _ = jax.lax.scan(token, (branches, at), jax.random.split(sampling, chunk))
-        drawn = drawn + (branches.count - before).reshape(batch, K).sum(axis=1)
-        if K > 1:
-            features = branches.total / jnp.maximum(branches.count, 1).astype(jnp.float32)[:, None]
-            best = jnp.argmax(score(features, scoring).reshape(batch, K), axis=1)
-            branches = pick(branches, jnp.repeat(jnp.arange(batch) * K + best, K, total_repeat_length=rows))
-        return branches, at, key, drawn
-
-    first = _Branches(
-        cache,
-        logits,
-        jnp.zeros((batch, d), jnp.float32),
-        jnp.zeros((batch,), jnp.int32),
-        jnp.full((batch, max_new_tokens), stop, jnp.int32),
-        jnp.zeros((batch,), bool),
-    )
-    first = pick(first, jnp.repeat(jnp.arange(batch), K, total_repeat_length=rows))
-    zero, none = jnp.zeros((), jnp.int32), jnp.zeros((batch,), jnp.int32)
-    branches, at, _, drawn = jax.lax.while_loop(
-        lambda carry: (carry[1] < max_new_tokens) & ~carry[0].done.all(), choose, (first, zero, key, none)
-    )
-    return branches.written[::K], drawn, batch * length + rows * at
+def _check(decoder: Decoder, prompts: Sequence[Encoded], policy: Policy, reading: Reading, scored: bool) -> None:
+    reading.check(decoder.config.num_hidden_layers)
+    if policy.n_candidates > 1 and not scored:
+        raise ValueError(f"{policy.n_candidates} candidates need a scorer")
+    if not prompts:
+        raise ValueError("there is nothing to answer; give at least one prompt")
+    limit, room, V = decoder.config.max_position_embeddings, policy.max_new_tokens, decoder.config.vocab_size
+    for row, prompt in enumerate(prompts):
+        if not prompt.ids:
+            raise ValueError(f"prompt {row} has no tokens; remove it")
+        if len(prompt.ids) + room > limit:
+            size = f"{len(prompt.ids)} tokens and a reply of {room}"
+            raise ValueError(f"prompt {row}: {size} exceed the context of {limit}; shorten one of them")
+        if not 0 <= min(prompt.ids) <= max(prompt.ids) < V:
+            raise ValueError(f"prompt {row}: a token is none of the model's {V}; use its own tokenizer")
 
 
 def generate(
     decoder: Decoder,
     prompts: Sequence[Encoded],
     policy: Policy,
-    stop: int,
+    stop: int | Sequence[int],
     score: Scorer | None = None,
     seed: int = 0,
     batch: int = 64,
+    reading: Reading | None = None,
 ) -> Generation:
     """Write one reply a prompt.
 
@@ -177,56 +110,77 @@ def generate(
         decoder: frozen model.
         prompts: encoded prompts.
         policy: how to sample and to choose.
-        stop: token that ends a reply.
+        stop: token that ends a reply, or several.
         score: features and key to scores, jit-compatible; wrap arrays in `jax.tree_util.Partial` so that heads of
-            one shape share the compiled program. Not needed for one candidate.
-        seed: equal seeds give equal replies.
+            one shape share the compiled program. Not needed for one candidate; given there too, it scores the replies.
+        seed: equal seeds give equal replies, whatever the batch (but for scorers that draw: they draw a batch at once).
         batch: prompts at a time.
+        reading: the features the scorer was trained on, `Manifest.reading` of its feature file; by default the mean
+            of the last layer.
 
     Returns:
         A `Generation`.
 
     Raises:
-        ValueError: where candidates have no scorer, a prompt is empty, or it leaves no room for the reply.
+        ValueError: where candidates have no scorer, or naming the prompt that is empty, foreign, or leaves no room.
+
+    Example:
+        >>> from flax import nnx
+        >>> from coala_lib.lm.decoder import DecoderConfig
+        >>> decoder = Decoder(DecoderConfig(32, 16, 32, 2, 2, 1, 64), nnx.Rngs(0))
+        >>> policy = Policy(n_candidates=3, chunk=2, max_new_tokens=4)
+        >>> out = generate(decoder, [Encoded((1, 2, 3), 3)], policy, stop=32, score=random_score)
+        >>> len(out.tokens[0]), out.n_tokens, out.n_passes, out.n_choices
+        (4, 12, 5, 2)
     """
-    if policy.n_candidates > 1 and score is None:
-        raise ValueError(f"{policy.n_candidates} candidates need a scorer")
-    if not prompts or not all(p.ids for p in prompts):
-        raise ValueError("give at least one prompt, and no prompt without tokens")
-    limit = decoder.config.max_position_embeddings
-    widest = max(len(p.ids) for p in prompts)
-    if widest + policy.max_new_tokens > limit:
-        raise ValueError(
-            f"prompt of {widest} and reply of {policy.max_new_tokens} tokens exceed the context of {limit}"
-        )
-    score = score if score is not None else random_score
+    reading = reading or Reading()
+    _check(decoder, prompts, policy, reading, score is not None)
+    score = score if score is not None else _unscored
     if not isinstance(score, jax.tree_util.Partial):
         score = jax.tree_util.Partial(score)
-    replies, drawn, forward = [], 0, 0
-    for start in tqdm(range(0, len(prompts), batch), desc="generate", unit="batch", leave=False):
-        ids = [p.ids for p in prompts[start : start + batch]]
-        # rows are padded on the left to one width, and the last batch filled up, so that one program serves all
-        filled = ids + [ids[-1]] * (batch - len(ids))
-        tokens = np.zeros((batch, widest), np.int32)
-        for row, prompt in enumerate(filled):
-            tokens[row, widest - len(prompt) :] = prompt
-        pads = np.array([widest - len(prompt) for prompt in filled], np.int32)
-        out, n_drawn, n_forward = _generate(
-            decoder,
-            tokens,
-            pads,
-            score,
-            jax.random.fold_in(jax.random.key(seed), start),
-            jnp.float32(policy.temperature),
-            n_candidates=policy.n_candidates,
-            chunk=policy.chunk,
-            max_new_tokens=policy.max_new_tokens,
-            top_k=policy.top_k,
-            top_p=policy.top_p,
-            stop=stop,
-        )
-        # rows that only fill the batch up are computed, but their tokens are nobody's reply
-        drawn, forward = drawn + int(n_drawn[: len(ids)].sum()), forward + int(n_forward)
-        for row in np.asarray(out)[: len(ids)].tolist():
-            replies.append(row[: row.index(stop)] if stop in row else row)
-    return Generation(replies, drawn, forward)
+    stops = jnp.atleast_1d(jnp.asarray(stop, jnp.int32))
+    settings = Settings(policy.top_k, policy.top_p, reading)
+    batch, room, K = min(batch, len(prompts)), policy.max_new_tokens, policy.n_candidates
+    width = -(-max(len(prompt.ids) for prompt in prompts) // WIDTH) * WIDTH
+    found = []
+    with tqdm(total=len(prompts), desc="generate", unit="reply", leave=False) as bar:
+        for begin in range(0, len(prompts), batch):
+            # rows are padded on the left to one width, and the last batch filled up, so that one program serves all
+            lines = prompts[begin : begin + batch]
+            tokens, start = np.zeros((batch, width), np.int32), np.full(batch, width - 1, np.int32)
+            for at, prompt in enumerate(lines):
+                start[at] = width - len(prompt.ids)
+                tokens[at, start[at] :] = prompt.ids
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), begin + jnp.arange(batch))
+            written = write(
+                decoder,
+                tokens,
+                start,
+                keys,
+                np.int32(len(lines)),
+                score,
+                jnp.float32(policy.softness),
+                jnp.float32(policy.temperature),
+                stops,
+                settings,
+                n_candidates=K,
+                chunk=policy.chunk if K > 1 else room,
+                room=room,
+            )
+            found.append({name: np.asarray(leaf)[: len(lines)] for name, leaf in written.items() if leaf.ndim})
+            found[-1]["steps"] = np.asarray(written["steps"])[None]
+            bar.update(len(lines))
+    whole = {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+    kept, steps = whole["count"] - whole["done"], int(whole["steps"].sum())
+    return Generation(
+        tokens=[row[:n].tolist() for row, n in zip(whole["tokens"], kept, strict=True)],
+        n_tokens=int(whole["drawn"].sum()),
+        n_kept=int(whole["count"].sum()),
+        n_forward=batch * (len(found) * width + K * steps),
+        n_passes=len(found) + steps,
+        n_choices=int(whole["choices"].sum()),
+        n_overruled=int(whole["overruled"].sum()),
+        kl_bound=float(whole["choices"].mean()) * policy.kl_bound,
+        features=whole["features"],
+        scores=whole["scores"],
+    )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
+from jinja2 import TemplateError
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from coala_lib.corpora.triplets import Message
@@ -72,10 +73,20 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> PreTrainedTokenizerFast:
     return AutoTokenizer.from_pretrained(folder)
 
 
+def _render(tokenizer: PreTrainedTokenizerFast, messages: Sequence[Message], generate: bool) -> str:
+    try:
+        return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generate)
+    except TemplateError as error:  # templates refuse roles and orders they do not know
+        raise ValueError(f"the chat template refuses the conversation: {error}") from None
+
+
 def encode(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[Message], response: Sequence[Message] = ()) -> Encoded:
     """Render and tokenize a prompt and a response, applying the chat template exactly once.
 
+    The template places every special token itself, and none is added to what it wrote: no second BOS.
     A tokenizer without a template gets the messages joined by line breaks, behind its own BOS.
+    Prompt and response are tokenized together where that leaves the prompt's tokens as they are alone, so that no
+    word of the response starts a new text; otherwise apart, because the prompt must be the same for every response.
 
     Args:
         tokenizer: a Hugging Face tokenizer.
@@ -86,17 +97,18 @@ def encode(tokenizer: PreTrainedTokenizerFast, prompt: Sequence[Message], respon
         An `Encoded` whose prompt part is the same for every response.
 
     Raises:
-        ValueError: where the template does not render the prompt as a prefix of prompt + response.
+        ValueError: where the template refuses the roles or their order, or does not render the prompt as a prefix of
+            prompt + response.
     """
     if tokenizer.chat_template:
-        # the template places every special token itself: adding them again would double the BOS
-        head_text = tokenizer.apply_chat_template(list(prompt), tokenize=False, add_generation_prompt=True)
-        full_text = tokenizer.apply_chat_template([*prompt, *response], tokenize=False) if response else head_text
-        if not full_text.startswith(head_text):
+        before, special = _render(tokenizer, prompt, True), False
+        both = _render(tokenizer, [*prompt, *response], False) if response else before
+        if not both.startswith(before):
             raise ValueError("the chat template does not render the prompt as a prefix of prompt + response")
-        head = tokenizer(head_text, add_special_tokens=False)["input_ids"]
-        tail = tokenizer(full_text[len(head_text) :], add_special_tokens=False)["input_ids"] if response else []
     else:
-        head = tokenizer("\n".join(message["content"] for message in prompt) + "\n")["input_ids"]
-        tail = tokenizer("\n".join(m["content"] for m in response), add_special_tokens=False)["input_ids"]
-    return Encoded(tuple(head + tail), len(head))
+        before, special = "".join(f"{message['content']}\n" for message in prompt), True
+        both = before + "\n".join(message["content"] for message in response)
+    head, whole = (tokenizer(text, add_special_tokens=special)["input_ids"] for text in (before, both))
+    if whole[: len(head)] != head:
+        whole = head + tokenizer(both[len(before) :], add_special_tokens=False)["input_ids"]
+    return Encoded(tuple(whole), len(head))

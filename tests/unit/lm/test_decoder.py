@@ -1,6 +1,7 @@
 """The decoder against published outputs of real models, and against itself under padding and caching."""
 
 import json
+import re
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import pytest
 from flax import nnx
 
 from coala_lib.lm.checkpoint import load_decoder
-from coala_lib.lm.decoder import DecoderConfig, empty_cache
+from coala_lib.lm.config import DecoderConfig
+from coala_lib.lm.decoder import Decoder, empty_cache
 from coala_lib.lm.guided import Policy, generate
 from coala_lib.lm.tokenizer import Encoded, load_tokenizer
 
@@ -136,37 +138,53 @@ def test_layers_are_counted_as_hugging_face_does(tiny, rows):
     np.testing.assert_allclose(np.square(states[3]).mean(axis=-1), 1, rtol=1e-3)
 
 
-LLAMA = {
-    "model_type": "llama",
-    "vocab_size": 61,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "max_position_embeddings": 128,
-}
+def test_layers_that_do_not_exist(tiny):
+    for layers in ((3,), (-4,), ()):
+        with pytest.raises(ValueError, match=r"numbered 0 to 2, or -1 to -3 from the end"):
+            tiny(jnp.array([[1, 2]]), layers=layers)
 
 
-def test_configurations():
-    config = DecoderConfig.from_json(LLAMA)
-    assert (config.num_key_value_heads, config.head_dim, config.rope_theta) == (4, 8, 10000.0)
-    assert DecoderConfig.from_json(LLAMA | {"rope_parameters": {"rope_theta": 5e5}}).rope_theta == 5e5
-    assert DecoderConfig.from_json(LLAMA | {"rope_theta": 5e5, "rope_scaling": None}).rope_theta == 5e5
+@pytest.mark.parametrize("layers", [(0,), (1,), (2, 0), (1, -1), (-2,)])
+def test_stacked_layers_give_every_hidden_state(tiny, rows, layers):
+    stacked = tiny.with_scan(True)
+    assert jax.tree.leaves(nnx.state(stacked.layers))[0].shape[0] == 2
+    np.testing.assert_allclose(run(stacked, [rows[0]], layers), run(tiny, [rows[0]], layers), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"model_type": "gpt2"}, "model_type 'gpt2' is not supported"),
-        ({"rope_scaling": {"type": "linear"}}, "rope_scaling, attention_bias and mlp_bias are not supported"),
-        ({"rope_parameters": {"rope_type": "llama3"}}, "rope_type 'llama3'"),
-        ({"attention_bias": True}, "are not supported"),
-        ({"hidden_act": "gelu"}, "hidden_act 'gelu' is not supported"),
-        ({"num_key_value_heads": 3}, "4 attention heads cannot share 3 key-value heads"),
-        ({"hidden_size": 33}, "4 attention heads do not divide hidden size 33"),
-        ({"vocab_size": None, "hidden_size": None}, "the configuration lacks vocab_size, hidden_size"),
-    ],
-)
-def test_configurations_that_are_refused(change, message):
-    with pytest.raises(ValueError, match=message):
-        DecoderConfig.from_json(LLAMA | change)
+@pytest.mark.parametrize("scan", [False, True])
+def test_gradients_are_the_same_in_both_layouts_and_with_remat(tiny, rows, scan, compiled_quickly):
+    def gradient(decoder):
+        graph, state = nnx.split(decoder)
+        found = jax.jit(jax.grad(lambda s: nnx.merge(graph, s)(jnp.asarray([rows[0]]))[0].std()))(state)
+        return nnx.merge(graph, found).with_scan(False)
+
+    other = tiny.with_scan(scan)
+    other.remat = True
+    plain, remat = nnx.state(gradient(tiny)), nnx.state(gradient(other))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, remat)
+    assert np.abs(plain["layers"][0]["q_proj"]["kernel"].get_value()).max() > 1e-4
+
+
+def test_equal_seeds_give_equal_weights_in_both_layouts(tiny):
+    listed, stacked = (Decoder(tiny.config, nnx.Rngs(3), scan=scan) for scan in (False, True))
+    jax.tree.map(np.testing.assert_array_equal, nnx.state(listed), nnx.state(stacked.with_scan(False)))
+
+
+def test_half_precision_keeps_norms_and_softmax_wide(tiny, rows):
+    half = Decoder(tiny.config, nnx.Rngs(0), jnp.bfloat16)
+    nnx.update(half, jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), nnx.state(tiny)))
+    assert half.dtype == jnp.bfloat16
+    tokens = jnp.asarray([rows[0]])
+    program = jax.make_jaxpr(lambda t: half.logits(half(t)[0][0]))(tokens)
+    dtypes = re.findall(r":(\w+)\[[\d,]*\] = (exp|rsqrt|cos|sin)\b", str(program))
+    assert {operation for _, operation in dtypes} == {"exp", "rsqrt", "cos", "sin"}
+    assert {dtype for dtype, _ in dtypes} == {"f32"}
+    assert program.out_avals[0].dtype == jnp.float32
+    np.testing.assert_allclose(run(half, [rows[0]]).astype(np.float32), run(tiny, [rows[0]]), atol=0.2)
+
+
+def test_learned_positions_end_and_padding_may_stand_beyond(tmp_path):
+    decoder = Decoder(DecoderConfig(61, 32, 48, 1, 4, 4, 6, family="gpt2", hidden_act="gelu_new"), nnx.Rngs(0))
+    tokens = np.zeros((1, 9), int)
+    tokens[0, :5] = 1, 2, 3, 4, 5
+    np.testing.assert_allclose(run(decoder, tokens)[0, 0, :5], run(decoder, tokens[:, :5])[0, 0], atol=1e-6)

@@ -1,6 +1,7 @@
 """Rendering conversations: the template once, no double BOS, and a prompt that is a prefix."""
 
 import pytest
+from tokenizers.normalizers import Prepend
 from tokenizers.processors import TemplateProcessing
 
 from coala_lib.lm.tokenizer import ASSISTANT, END, PAD, USER, encode, load_tokenizer, train_tokenizer
@@ -84,3 +85,32 @@ def test_a_template_that_rewrites_the_prompt_is_refused(tokenizer):
     broken.chat_template = "{{ messages | length }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     with pytest.raises(ValueError, match="does not render the prompt as a prefix"):
         encode(broken, PROMPT, GOOD)
+
+
+def test_a_response_does_not_start_a_new_text():
+    """A tokenizer that writes a mark before every text must not write one between prompt and response."""
+    eager = train_tokenizer([m["content"] for m in [*PROMPT, *GOOD]] * 5, vocab_size=400)
+    eager.chat_template = None
+    eager.backend_tokenizer.post_processor = TemplateProcessing(single=f"{USER} $A", special_tokens=[(USER, 1)])
+    eager.backend_tokenizer.normalizer = Prepend("_")
+    both = encode(eager, PROMPT, GOOD)
+    assert eager.decode(both.ids).count("_") == 1
+    assert both.ids[: both.n_prompt] == encode(eager, PROMPT).ids
+
+
+def test_a_merge_across_the_border_is_not_made():
+    """Where the last letters of the prompt would melt into the response, the prompt stays as it is alone."""
+    glued = train_tokenizer(["ab"] * 50, vocab_size=300)
+    glued.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    prompt, response = [{"role": "user", "content": "a"}], [{"role": "assistant", "content": "b"}]
+    assert len(glued("ab")["input_ids"]) == 1
+    both = encode(glued, prompt, response)
+    assert (len(both.ids), both.n_prompt) == (2, 1)
+    assert both.ids[:1] == encode(glued, prompt).ids
+
+
+def test_a_template_that_refuses_gives_one_sentence(tokenizer):
+    strict = train_tokenizer(["a b c"] * 5, vocab_size=300)
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    with pytest.raises(ValueError, match="the chat template refuses the conversation: roles must alternate"):
+        encode(strict, PROMPT, GOOD)
