@@ -11,12 +11,12 @@ if TYPE_CHECKING:  # also how tools that read imports see what a chapter depends
     from coala_lib.corpora.conversation import Conversation, Message
     from coala_lib.corpora.edu import Style, conversations, make_world
     from coala_lib.corpora.edu_oracle import judge
-    from coala_lib.corpora.edu_pairs import EDU_DIFFICULTIES, Difficulty, edu_pairs
+    from coala_lib.corpora.edu_pairs import EDU_DIFFICULTIES, Difficulty
     from coala_lib.corpora.export import to_rows, write_triplets
     from coala_lib.corpora.files import to_dataset
     from coala_lib.corpora.hub import load_conversations, load_pairs
     from coala_lib.corpora.report import Problem, Report
-    from coala_lib.corpora.reviews import REVIEW_STYLES, ReviewStyle, review_pairs, reviews
+    from coala_lib.corpora.reviews import REVIEW_STYLES, ReviewStyle, review_pairs
     from coala_lib.corpora.reviews_oracle import judge_review, read_review
     from coala_lib.corpora.splitting import deduplicate, split_by_prompt
     from coala_lib.corpora.triplets import Triplet, TripletError, split, validate
@@ -40,7 +40,6 @@ __all__ = [
     "check_file",
     "conversations",
     "deduplicate",
-    "edu_pairs",
     "first_utterance",
     "judge",
     "judge_review",
@@ -51,7 +50,6 @@ __all__ = [
     "read_review",
     "read_triplets",
     "review_pairs",
-    "reviews",
     "sift",
     "split",
     "split_by_prompt",
@@ -65,12 +63,12 @@ _NAMES = {
     "conversation": "Conversation Message",
     "edu": "Style conversations make_world",
     "edu_oracle": "judge",
-    "edu_pairs": "EDU_DIFFICULTIES Difficulty edu_pairs",
+    "edu_pairs": "EDU_DIFFICULTIES Difficulty",
     "export": "to_rows write_triplets",
     "files": "to_dataset",
     "hub": "load_conversations load_pairs",
     "report": "Problem Report",
-    "reviews": "REVIEW_STYLES ReviewStyle review_pairs reviews",
+    "reviews": "REVIEW_STYLES ReviewStyle review_pairs",
     "reviews_oracle": "judge_review read_review",
     "splitting": "deduplicate split_by_prompt",
     "triplets": "Triplet TripletError split validate",

@@ -1,7 +1,22 @@
 """The preference objective, its solver, and the head that joins them to the convex network."""
 
 from coala_lib.preference.head import CoalaHead
-from coala_lib.preference.objectives import coala_loss
-from coala_lib.preference.phase_two import PhaseTwo, fit_phase_two
+from coala_lib.preference.objectives import Objective, from_rows, pairwise, pointwise
+from coala_lib.preference.phase_two import PhaseTwo, PhaseTwoStatus, fit_phase_two, minimise
+from coala_lib.preference.printed import Eq8
+from coala_lib.preference.separability import Separability, separability
 
-__all__ = ["CoalaHead", "PhaseTwo", "coala_loss", "fit_phase_two"]
+__all__ = [
+    "CoalaHead",
+    "Eq8",
+    "Objective",
+    "PhaseTwo",
+    "PhaseTwoStatus",
+    "Separability",
+    "fit_phase_two",
+    "from_rows",
+    "minimise",
+    "pairwise",
+    "pointwise",
+    "separability",
+]

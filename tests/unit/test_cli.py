@@ -10,13 +10,15 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
-from coala_lib import CoalaHead, cli
+from coala_lib import CoalaHead, cli, rows
 from coala_lib.corpora import alternate, conversations, make_world, read_jsonl
 from coala_lib.lm.checkpoint import load_decoder
 from coala_lib.lm.features import read_features
+from coala_lib.reward_model import MismatchError, RewardModel, check_features
 
 MODEL = Path(__file__).resolve().parents[2] / "notebooks" / "fixtures" / "edu-lm"
 
@@ -75,9 +77,9 @@ def test_a_line_separator_inside_a_message_ends_no_row(triplets: Path, tmp_path:
 
 @pytest.fixture(scope="module")
 def triplets(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rows = alternate(conversations(make_world(0), n=30, seed=9), source="edu")
+    made = alternate(conversations(make_world(0), n=30, seed=9), source="edu")
     path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path.write_text("".join(json.dumps(row) + "\n" for row in made))
     return path
 
 
@@ -138,3 +140,178 @@ def test_features_with_nan_lose_no_former_head(features: Path, tmp_path: Path) -
     assert "NaN" in done.stderr
     assert "Traceback" not in done.stderr
     assert (head / "head.safetensors").read_bytes() == before
+
+
+@pytest.fixture(scope="module")
+def head(features: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("heads") / "head"
+    options = ["--n-gates", "4", "--reg", "0.3", "--name", "tutor", "--data", "thirty conversations"]
+    done = coala("fit", str(features), "--out", str(out), "--held-out", str(features), *options)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+@pytest.fixture(scope="module")
+def texts(triplets: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Rows of each kind: pairs, single responses, several responses; 66 rows, so one chunk and a bit."""
+    pairs = [json.loads(line) for line in triplets.read_text().splitlines()]
+    some = (pairs * 3)[:66]
+    kinds = {
+        "pairs": some,
+        "one": [{"prompt": r["prompt"], "response": r["chosen"][0]["content"]} for r in some],
+        "many": [
+            {"prompt": r["prompt"], "responses": [r[s][0]["content"] for s in ("rejected", "chosen")]} for r in some
+        ],
+    }
+    folder = tmp_path_factory.mktemp("texts")
+    for name, those in kinds.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in those))
+    pd.DataFrame(kinds["one"]).to_parquet(folder / "parquet.parquet")
+    return {file.stem: file for file in folder.iterdir()}
+
+
+def lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_scores_of_texts_are_those_of_features(head, features, texts, tmp_path) -> None:
+    out = {kind: tmp_path / f"{kind}.jsonl" for kind in texts}
+    for kind, source in texts.items():
+        done = coala("score", str(head), str(source), "--out", str(out[kind]), "--model", str(MODEL))
+        assert done.returncode == 0, done.stderr
+        assert "66 rows scored, 0 of them before" in done.stdout
+    X, _ = read_features(features)
+    chosen, rejected = np.split(CoalaHead.load(head).decision_function(X), 2)
+    n = len(chosen)
+    for k, row in enumerate(lines(out["pairs"])):
+        assert row["rewards/chosen"] == pytest.approx(chosen[k % n], abs=1e-4)
+        assert row["rewards/margins"] == pytest.approx(chosen[k % n] - rejected[k % n], abs=1e-4)
+    single = [row["reward"] for row in lines(out["one"])]
+    np.testing.assert_allclose(single, chosen[np.arange(66) % n], atol=1e-4)
+    assert [row["reward"] for row in lines(out["parquet"])] == single
+    for row in lines(out["many"]):
+        assert row["rewards"][row["ranking"][0]] == max(row["rewards"])
+        assert row["best"] == row["responses"][row["ranking"][0]]
+    done = coala("score", str(head), "--features", str(features), "--out", str(tmp_path / "all.jsonl"))
+    assert done.returncode == 0, done.stderr
+    np.testing.assert_allclose([row["reward"] for row in lines(tmp_path / "all.jsonl")], [*chosen, *rejected])
+
+
+def test_a_stopped_run_goes_on_and_another_run_is_not_touched(head, texts, tmp_path) -> None:
+    arguments = ("--out", str(tmp_path / "out.jsonl"), "--model", str(MODEL))
+    whole = tmp_path / "out.jsonl"
+    coala("score", str(head), str(texts["one"]), *arguments)
+    finished = whole.read_bytes()
+    written = finished.splitlines(keepends=True)
+    for stopped in (b"".join(written[:65]), b"".join(written[:65]) + written[65][:20], b"".join(written[:3]), b""):
+        whole.write_bytes(stopped)
+        done = coala("score", str(head), str(texts["one"]), *arguments)
+        assert done.returncode == 0, done.stderr
+        assert whole.read_bytes() == finished
+    assert "64 of them before" in coala("score", str(head), str(texts["one"]), *arguments).stdout
+    assert whole.read_bytes() == finished
+    for other in (finished.replace(b'"head": "', b'"head": "0', 1), b"[]\n", b"{\n"):
+        whole.write_bytes(other)
+        done = coala("score", str(head), str(texts["one"]), *arguments)
+        assert done.returncode == 2
+        assert "line 1 is of another run" in done.stderr
+        assert whole.read_bytes() == other
+    whole.write_bytes(finished + written[0])
+    assert "holds more rows" in coala("score", str(head), str(texts["one"]), *arguments).stderr
+
+
+def test_features_of_another_model_layer_or_pooling_are_refused(head, triplets, tmp_path) -> None:
+    for name, value in (("layer", "2"), ("pooling", "last")):
+        other = tmp_path / name
+        coala("features", str(triplets), "--out", str(other), "--model", str(MODEL), f"--{name}", value)
+        done = coala("score", str(head), "--features", str(other), "--out", str(tmp_path / "x.jsonl"))
+        assert done.returncode == 2
+        assert f"{name} {value} here" in done.stderr
+        assert not (tmp_path / "x.jsonl").exists()
+        done = coala("fit", str(other), "--out", str(tmp_path / "h"), "--held-out", str(tmp_path / ".." / "nowhere"))
+        assert done.returncode == 2
+    model = shutil.copytree(MODEL, tmp_path / "model")
+    tensors = load_file(model / "model.safetensors")
+    name = next(iter(tensors))
+    save_file(tensors | {name: tensors[name] * 2}, model / "model.safetensors")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "Why?", "response": "Because."}\n')
+    for command in ("score", "generate"):
+        arguments = (str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "x.jsonl"), "--model", str(model))
+        done = coala(command, str(head), *arguments)
+        assert done.returncode == 2
+        assert "not the features that the head was trained on: model" in done.stderr
+        assert not (tmp_path / "x.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"prompt": "Why?", "response": "So."}\n{"prompt": "Why?"}\n', "row 1: it needs 'response', 'responses'"),
+        ('{"response": "So."}\n', "row 0: it needs a 'prompt'"),
+        ('{"prompt": "Why?", "response": ""}\n', "row 0: it needs 'response'"),
+        ('{"prompt": "Why?", "responses": []}\n', "row 0: it needs 'response'"),
+        ("{\n", "row 0"),
+        ("", "rows"),
+    ],
+)
+def test_rows_that_cannot_be_scored_stop_before_any_work(head, tmp_path, content, message) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    arguments = (str(tmp_path / "rows.jsonl"), "--out", str(tmp_path / "x.jsonl"), "--model", str(MODEL))
+    done = coala("score", str(head), *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "x.jsonl").exists()
+
+
+def test_what_to_score_is_one_of_two(head, texts, tmp_path) -> None:
+    done = coala("score", str(head), "--out", str(tmp_path / "x.jsonl"))
+    assert (done.returncode, "either rows with texts or --features" in done.stderr) == (2, True)
+    done = coala("score", str(tmp_path), str(texts["one"]), "--out", str(tmp_path / "x.jsonl"))
+    assert (done.returncode, "holds no whole head" in done.stderr) == (2, True)
+
+
+def test_guided_replies_resume_with_the_same_words(head, texts, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(rows, "CHUNK", 2)
+    prompts, out = tmp_path / "prompts.jsonl", tmp_path / "replies.jsonl"
+    prompts.write_text("".join(texts["one"].read_text().splitlines(keepends=True)[:4]))
+    command = ("generate", str(head), str(prompts), "--out", str(out), "--model", str(MODEL))
+    command += ("--n-candidates", "2", "--chunk", "2", "--max-new-tokens", "4")
+    done = coala(*command)
+    assert done.returncode == 0, done.stderr
+    assert "4 replies" in done.stdout
+    finished = out.read_bytes()
+    assert all(isinstance(row["response"], str) for row in lines(out))
+    out.write_bytes(b"".join(finished.splitlines(keepends=True)[:3]))
+    assert "2 of them before" in coala(*command).stdout
+    assert out.read_bytes() == finished
+    done = coala(*command, "--seed", "1")
+    assert (done.returncode, "another run" in done.stderr) == (2, True)
+
+
+def test_the_card_is_printed_and_told_more(head, tmp_path) -> None:
+    own = shutil.copytree(head, tmp_path / "head")
+    done = coala("card", str(own))
+    assert done.returncode == 0
+    for words in ("Model card for tutor", "thirty conversations", "held-out pair accuracy", "| pooling | mean |"):
+        assert words in done.stdout
+    done = coala("card", str(own), "--license", "cc0-1.0")
+    assert "license: cc0-1.0" in done.stdout
+    assert "thirty conversations" in done.stdout
+    assert CoalaHead.load(own).about_["license"] == "cc0-1.0"
+    (own / "README.md").write_text("better than it is")
+    assert coala("card", str(own)).returncode == 2
+
+
+def test_texts_and_rankings(head) -> None:
+    joined = RewardModel.load(head, MODEL)
+    prompts = ["What is gravity?", [{"role": "user", "content": "What is gravity?"}]]
+    rewards = joined.score_texts([*prompts, prompts[0]], ["A force.", "A force.", "No."])
+    assert rewards[0] == pytest.approx(rewards[1])
+    order = joined.rank(prompts[0], ["No.", "A force."])
+    assert sorted(order.tolist()) == [0, 1]
+    assert (order[0] == 1) == (rewards[0] > rewards[2])
+    with pytest.raises(ValueError, match="must pair up; got 2 and 1"):
+        joined.score_texts(prompts, ["A force."])
+    with pytest.raises(MismatchError, match="does not say what its features are"):
+        check_features(CoalaHead(), {})

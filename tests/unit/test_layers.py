@@ -10,6 +10,7 @@ from coala_lib.workflow import chapters, imports
 ROOT = Path(__file__).resolve().parents[2]
 LAYERS = [  # from the top; a layer may import those below it
     {"workflow", "cli"},
+    {"reward_model", "rows"},
     {"evaluate"},
     {"lm"},
     {"preference", "corpora", "evidence"},

@@ -1,17 +1,22 @@
 """`CoalaHead` as scikit-learn and its users meet it."""
 
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import estimator_checks
 
 from coala_lib import CoalaHead
 from coala_lib.preference import fit_phase_two
+from coala_lib.preference.verify import verify_pairs
 from coala_lib.solution import Status
 
 N, D = 60, 5
@@ -62,6 +67,10 @@ def test_missing_values_give_one_sentence(pairs, rows, fitted, value):
         ({"reg": 1.0}, "'reg' parameter"),
         ({"beta": -1.0}, "'beta' parameter"),
         ({"ridge": 0.0}, "'ridge' parameter"),
+        ({"rho": 0.0}, "'rho' parameter"),
+        ({"variant": "leaky"}, "'variant' parameter"),
+        ({"loss": "hinge"}, "'loss' parameter"),
+        ({"phase_two": "sgd"}, "'phase_two' parameter"),
         ({"tol": 0.0}, "'tol' parameter"),
         ({"max_iter": 0}, "'max_iter' parameter"),
     ],
@@ -72,7 +81,7 @@ def test_parameters_out_of_range_are_refused(rows, settings, message):
 
 
 def test_shapes_and_classes_are_checked(pairs, rows, fitted, without_annotations):
-    with pytest.raises(ValueError, match=r"must pair up; got shapes \(60, 5\) and \(3, 5\)"):
+    with pytest.raises(ValueError, match=r"must pair up; got \(60, 5\) and \(3, 5\)"):
         CoalaHead().fit_pairs(pairs[0], pairs[1][:3])
     with pytest.raises(ValueError, match="two classes; got 1 class"):
         CoalaHead().fit(rows[0], np.ones(2 * N))
@@ -139,21 +148,99 @@ def test_sklearn_conventions(rows):
     )
 
 
+QUICK = {"n_gates": 4, "reg": 0.2, "tol": 1e-2, "max_iter": 200}
+
+
+@estimator_checks.parametrize_with_checks([CoalaHead(**QUICK, variant="gated")])
+def test_every_check_of_scikit_learn(estimator, check, without_annotations):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # checks that set max_iter to one
+        check(estimator)
+
+
 @pytest.mark.parametrize(
     "check",
     [
-        estimator_checks.check_estimators_unfitted,
-        estimator_checks.check_classifier_not_supporting_multiclass,
+        estimator_checks.check_classifiers_train,
         estimator_checks.check_classifiers_one_label,
         estimator_checks.check_fit2d_1sample,
-        estimator_checks.check_dict_unchanged,
+        estimator_checks.check_methods_subset_invariance,
         estimator_checks.check_estimators_pickle,
     ],
     ids=lambda check: check.__name__,
 )
-def test_sklearns_own_checks(check, without_annotations):
-    # all of `check_estimator` passes; these are the cheap ones that have failed before
-    check("CoalaHead", CoalaHead(n_gates=4, reg=0.2, tol=0.1, max_iter=100))
+def test_checks_that_depend_on_the_variant(check, without_annotations):
+    # the ReLU head passes all of them; every one compiles its program for another shape, three times as long as above
+    check("CoalaHead", CoalaHead(**QUICK))
+
+
+def test_grid_search_and_frames(rows, without_annotations):
+    X, y = pd.DataFrame(rows[0], columns=list("abcde")), rows[1]
+    pipeline = make_pipeline(StandardScaler(), CoalaHead(**SETTINGS)).set_output(transform="pandas")
+    search = GridSearchCV(pipeline, {"coalahead__margin": [0.0, 1.0]}, cv=2).fit(X, y)
+    best = search.best_estimator_
+    assert best[-1].feature_names_in_.tolist() == list("abcde")
+    assert search.best_score_ > 0.6
+    with pytest.raises(ValueError, match="feature names"):
+        best[-1].decision_function(X.rename(columns={"a": "z"}))
+
+
+def test_probabilities(fitted, pairs, rows):
+    proba = fitted.predict_proba(rows[0])
+    np.testing.assert_allclose(proba.sum(axis=1), 1)
+    np.testing.assert_array_equal(proba[:, 1] > 0.5, fitted.decision_function(rows[0]) > 0)
+    ahead = fitted.predict_proba_pairs(*pairs)
+    np.testing.assert_allclose(ahead + fitted.predict_proba_pairs(*pairs[::-1]), 1)
+    assert np.mean(ahead > 0.5) == fitted.score_pairs(*pairs)
+
+
+@pytest.mark.parametrize("settings", [{"variant": "gated"}, {"loss": "logistic"}, {"rho": 0.5}])
+def test_variants_are_certified_too(pairs, settings):
+    head = CoalaHead(**SETTINGS | settings).fit_pairs(*pairs)
+    assert head.status_ is Status.SOLVED
+    assert verify_pairs(head, *pairs).gap <= 1e-3 * abs(head.certificate_.dual)
+    assert head.score_pairs(*pairs) > 0.7
+    score = head.scorer()(jnp.asarray(pairs[0], jnp.float32), None)
+    np.testing.assert_allclose(score, head.decision_function(pairs[0]), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["agd", "lbfgs"])
+def test_phase_two_by_other_methods_is_the_same_head(pairs, fitted, method):
+    head = CoalaHead(**SETTINGS, phase_two=method).fit_pairs(*pairs)
+    np.testing.assert_allclose(head.network_.theta2, fitted.network_.theta2, atol=1e-3)
+    assert head.phase_two_.method == method
+
+
+def test_without_phase_two_the_weights_are_those_of_phase_one(pairs, fitted):
+    head = CoalaHead(**SETTINGS, phase_two="none").fit_pairs(*pairs)
+    np.testing.assert_array_equal(head.network_.theta2, fitted.theta2_phase_one_)
+    assert head.phase_two_ is None
+
+
+def test_an_unfinished_solve_warns(pairs):
+    with pytest.warns(ConvergenceWarning, match="Phase I: stopped at max_iter"):
+        head = CoalaHead(**SETTINGS | {"tol": 1e-6, "max_iter": 20, "rho": 0.5}).fit_pairs(*pairs)
+    assert head.certificate_.gap > 0
+    with pytest.raises(ValueError, match="no weights yet: stopped at max_iter"):
+        CoalaHead(**SETTINGS | {"max_iter": 1, "rho": 0.5}).fit_pairs(*pairs)
+
+
+def test_the_path_is_that_of_single_fits(pairs, fitted):
+    held_out = [X[:20] + 0.1 for X in pairs]
+    path = CoalaHead(**SETTINGS).reg_path(*pairs, regs=[0.05, 0.4, 0.2], held_out=held_out)
+    assert path.regs.tolist() == [0.4, 0.2, 0.05]
+    assert [head.reg for head in path.heads] == [0.4, 0.2, 0.05]
+    assert all(head.certificate_.relative_gap <= 1e-3 for head in path.heads)
+    # warm-started, so equal up to the tolerance, and certified against the same bounds
+    assert path.heads[1].certificate_.primal == pytest.approx(fitted.certificate_.primal, rel=1e-3)
+    assert path.heads[1].reg_ == pytest.approx(fitted.reg_)
+    np.testing.assert_allclose(path.accuracies, [head.score_pairs(*held_out) for head in path.heads])
+    assert path.best == np.argmax(path.accuracies)
+    assert path.best_head is path.heads[path.best]
+    with pytest.raises(ValueError, match="nothing was held out"):
+        _ = CoalaHead(**SETTINGS).reg_path(*pairs, regs=[0.4]).best_head
+    with pytest.raises(ValueError, match=r"shares of reg_max in \(0, 1\)"):
+        CoalaHead(**SETTINGS).reg_path(*pairs, regs=[0.1, 1.5])
 
 
 def test_equal_seeds_give_equal_heads(pairs, fitted):
