@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from coala_lib.cvxnn.losses import LOSSES
 from coala_lib.cvxnn.operators import Features, cones_of, fit_of, pull_back
 
-ROWS_A_PASS = 128  # rows that join or leave the sum of a block in one pass
+ROWS_A_PASS = 16  # rows that join or leave the sum of a block in one pass
 FLOOR = 1e-6  # share of the stiffness left along a block, where phi may be flat
 
 
@@ -142,10 +142,43 @@ def bend(H: Curvature, A: Features, x: Float[Array, "H P d"]) -> Float[Array, "H
     return jnp.stack([half, -half]) + H.sigma * jnp.einsum("hpde,hpe->hpd", H.gram, x) + H.stiff * turn
 
 
-def block_inverse(H: Curvature, whole: Float[Array, "d d"]) -> Float[Array, "H P d d"]:
-    """Inverses of the Hessian's diagonal blocks, a pattern taken to hold half of the rows of X^T X = `whole`."""
-    eye = jnp.eye(len(whole), dtype=whole.dtype)[None, None]
-    return jnp.linalg.inv(H.sigma * H.gram + 0.5 * H.weights.mean() * whole[None, None] + H.stiff[..., None] * eye)
+class Preconditioner(NamedTuple):
+    """An inverse of the Hessian with F taken to be half of (X, ..., X, -X, ..., -X), as if every pattern were 1/2.
+
+    With blocks B_j, Z = (I, ..., I, -I, ..., -I) and K the part of F^T diag(weights) F that all blocks share, it is
+    (diag(B_j) + Z^T K Z)^-1, by the formula of Sherman, Morrison and Woodbury: one more d x d matrix, K (I + T K)^-1
+    with T = sum_j B_j^-1.
+
+    Attributes:
+        inverse: (H, P, d, d) inverses of the blocks B_j.
+        core: (d, d).
+    """
+
+    inverse: Float[Array, "H P d d"]
+    core: Float[Array, "d d"]
+
+
+def preconditioner(H: Curvature, whole: Float[Array, "d d"]) -> Preconditioner:
+    """The `Preconditioner` of a Hessian; `whole` is X^T X.
+
+    A pattern holds half of the rows: a block of F^T F is whole / 2, of which the blocks share whole / 4.
+    """
+    eye = jnp.eye(len(whole), dtype=whole.dtype)
+    shared = 0.25 * H.weights.mean() * whole
+    inverse = jnp.linalg.inv(H.sigma * H.gram + shared[None, None] + H.stiff[..., None] * eye[None, None])
+    core = shared @ jnp.linalg.inv(eye + inverse.sum(axis=(0, 1)) @ shared)
+    return Preconditioner(inverse, 0.5 * (core + core.T))
+
+
+def precondition(M: Preconditioner, r: Float[Array, "H P d"]) -> Float[Array, "H P d"]:
+    """The preconditioner times r."""
+
+    def by_block(r: Float[Array, "H P d"]) -> Float[Array, "H P d"]:
+        return jnp.einsum("hpde,hpe->hpd", M.inverse, r)
+
+    q = by_block(r)
+    half = M.core @ (q[0] - q[1]).sum(axis=0)
+    return q - by_block(jnp.broadcast_to(jnp.stack([half, -half])[:, None], r.shape))
 
 
 def corrected_sums(
@@ -154,17 +187,15 @@ def corrected_sums(
     """Sums of x x^T over the rows `wanted` in each block, from those over the rows `held`, some changes a pass."""
     n, halves, P = held.shape
     most = min(ROWS_A_PASS, n)
+    held, wanted = (rows.reshape(n, -1).T for rows in (held, wanted))
 
     def one_pass(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         gram, held = carry
-        changed = (held != wanted).reshape(n, -1).T
-        rows = jax.vmap(lambda block: jnp.nonzero(block, size=most, fill_value=n)[0])(changed)
-        # there is no row n: it reads as zero, and writing to it is dropped
-        x = A.X.at[rows].get(mode="fill", fill_value=0)
-        joins = jnp.take_along_axis(wanted.reshape(n, -1).T, jnp.minimum(rows, n - 1), axis=1)
-        sign = jnp.where(joins, 1, -1).astype(x.dtype)
-        gram = gram + jnp.einsum("bcd,bce->bde", x * sign[..., None], x).reshape(gram.shape)
-        flipped = jax.vmap(lambda at: jnp.zeros((n,), bool).at[at].set(True, mode="drop"))(rows)
-        return gram, held ^ flipped.T.reshape(n, halves, P)
+        changed, rows = jax.lax.top_k((held != wanted).astype(gram.dtype), most)
+        joins = jnp.take_along_axis(wanted, rows, axis=1)
+        x = A.X[rows]
+        signed = x * jnp.where(joins, changed, -changed)[..., None]
+        gram = gram + jnp.einsum("bcd,bce->bde", signed, x).reshape(gram.shape)
+        return gram, held.at[jnp.arange(halves * P)[:, None], rows].set(joins)
 
     return jax.lax.while_loop(lambda carry: (carry[1] != wanted).any(), one_pass, (gram, held))[0]

@@ -20,6 +20,7 @@ from coala_lib.cvxnn.projection import repair_cones
 from coala_lib.solution import Solution
 
 BOUNDARY = 1e-9  # of |neuron| |x|: a row so near counts as on the boundary
+RANK = 1e-12  # share of the largest singular value below which directions of neurons say the same
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,11 @@ def prune(network: ReluNetwork, X: Float[np.ndarray, "n d"]) -> ReluNetwork:
     kept = (sizes > 0) & (signs != 0)
     units, signs = network.theta1[kept] / sizes[kept, None], signs[kept]
     columns = signs * np.maximum(X @ units.T, 0)
-    vertex = linprog(np.ones(len(signs)), A_eq=columns, b_eq=network(X), method="highs-ds")
+    # equations on the row space, met by the sizes as they are: on the outputs they would be dependent up to rounding
+    _, strengths, spaces = np.linalg.svd(columns, full_matrices=False)
+    spaces = spaces[strengths > RANK * strengths.max(initial=0)]
+    now = sizes[kept] * np.abs(network.theta2[kept])
+    vertex = linprog(np.ones(len(signs)), A_eq=spaces, b_eq=spaces @ now, method="highs-ds")
     if vertex.status != 0:
         raise ValueError(f"no vertex found: {vertex.message}")
     kept = vertex.x > 1e-12 * vertex.x.max()

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from coala_lib.cvxnn import augmented
-from coala_lib.cvxnn.augmented import Multipliers
+from coala_lib.cvxnn.augmented import Look, Multipliers, Preconditioner
 from coala_lib.cvxnn.losses import LOSSES
 from coala_lib.cvxnn.operators import Features, cones_of, fit_of, products
 
 INNER, CG_STEPS, LENGTHS = 6, 60, 12  # at most: Newton steps a round, CG steps a Newton step, step lengths tried
-GROWTH = 3.0  # of the penalties, after a round that reached its tolerance
+GROWTH = 5.0  # of the penalties, after a round that reached its tolerance
 LEFT = (1e-3, 0.1)  # least and most share of the gradient that CG may leave
 FLATTER = 0.3  # share of the slope that a step length may leave
 RENEW = 8  # the preconditioner is renewed after a step of more than d / 8 CG steps: what one inversion costs
@@ -36,8 +36,9 @@ class Newton(NamedTuple):
         U, V: (H, P, d) minimiser of phi so far, and its group-sparse copy.
         XU: (n, H, P) products X u.
         at: multipliers and penalties.
+        seen: phi at U.
         gram: (H, P, d, d) sums over the rows of `bent`, (n, H, P).
-        inverse: (H, P, d, d) preconditioner, perhaps of an earlier step.
+        M: preconditioner, perhaps of an earlier step.
         k, steps: Newton and CG steps so far; last: CG steps of the last Newton step.
         dual: best bound so far.
         gap: estimated, relative to the last bound; best: least so far; idle: rounds since it fell.
@@ -49,9 +50,10 @@ class Newton(NamedTuple):
     V: Float[Array, "H P d"]
     XU: Float[Array, "n H P"]
     at: Multipliers
+    seen: Look
     gram: Float[Array, "H P d d"]
     bent: Bool[Array, "n H P"]
-    inverse: Float[Array, "H P d d"]
+    M: Preconditioner
     k: Int[Array, ""]
     steps: Int[Array, ""]
     last: Int[Array, ""]
@@ -69,8 +71,11 @@ def start_newton(U: Float[Array, "H P d"], at: Multipliers, slots: int) -> Newto
     none, far = jnp.zeros((), jnp.int32), jnp.asarray(jnp.inf, U.dtype)
     blocks, bent = jnp.zeros((*U.shape, U.shape[-1]), U.dtype), jnp.zeros(at.mu.shape, bool)
     trace = jnp.zeros((slots, len(TRACE)), U.dtype)
-    XU = jnp.zeros_like(at.mu)  # a round begins with fresh products
-    return Newton(U, U, XU, at, blocks, bent, blocks, none, none, none + NEVER, -far, far, far, none, far, trace, none)
+    # a round begins with fresh products, and a look at phi
+    XU, rows = jnp.zeros_like(at.mu), jnp.zeros_like(at.mu[:, 0, 0])
+    seen = Look(rows, rows, at.lam, at.mu, at.lam[..., :1], at.lam)
+    M = Preconditioner(blocks, blocks[0, 0])
+    return Newton(U, U, XU, at, seen, blocks, bent, M, none, none, none + NEVER, -far, far, far, none, far, trace, none)
 
 
 def conjugate_gradients(
@@ -136,39 +141,33 @@ def newton_step(
     """One Newton step on phi: direction by conjugate gradients, length by the slope along it.
 
     Args:
-        now: where to start.
+        now: where to start, with phi there.
         A, y, reg, loss: the program.
         whole: (d, d) X^T X.
 
     Returns:
-        The next `Newton`, with the residual there.
+        The next `Newton`, with phi there.
     """
-    seen = augmented.look(now.at, now.U, now.XU, A, y, reg, loss)
+    seen = now.seen
     bent = seen.mu > 0
     gram = augmented.corrected_sums(A, now.gram, now.bent, bent)
     H = augmented.curvature(now.at, seen, gram, y, reg, loss)
     stale = now.last > len(whole) // RENEW
-    inverse = jax.lax.cond(stale, lambda: augmented.block_inverse(H, whole), lambda: now.inverse)
-    left = jnp.clip(jnp.linalg.norm(seen.gradient, axis=-1).max() / reg, *LEFT)
+    M = jax.lax.cond(stale, lambda: augmented.preconditioner(H, whole), lambda: now.M)
+    left = jnp.clip(now.residual, *LEFT)
     x, count = conjugate_gradients(
-        lambda x: augmented.bend(H, A, x), lambda r: jnp.einsum("hpde,hpe->hpd", inverse, r), -seen.gradient, left
+        lambda x: augmented.bend(H, A, x), lambda r: augmented.precondition(M, r), -seen.gradient, left
     )
     Xx = products(A, x)
     slope = augmented.slope_along(now.at, seen, now.U, now.XU, x, Xx, A, y, reg, loss)
     length = step_length(slope, (seen.gradient * x).sum())
-    U, XU = now.U + length * x, now.XU + length * Xx
-    residual = jnp.linalg.norm(augmented.look(now.at, U, XU, A, y, reg, loss).gradient, axis=-1).max() / reg
-    return now._replace(
-        U=U,
-        XU=XU,
-        gram=gram,
-        bent=bent,
-        inverse=inverse,
-        k=now.k + 1,
-        steps=now.steps + count,
-        last=count,
-        residual=residual,
-    )
+    now = now._replace(U=now.U + length * x, XU=now.XU + length * Xx, gram=gram, bent=bent, M=M)
+    return _looked(now._replace(k=now.k + 1, steps=now.steps + count, last=count), A, y, reg, loss)
+
+
+def _looked(now: Newton, A: Features, y: Float[Array, " n"], reg: Float[Array, ""], loss: str) -> Newton:
+    seen = augmented.look(now.at, now.U, now.XU, A, y, reg, loss)
+    return now._replace(seen=seen, residual=jnp.linalg.norm(seen.gradient, axis=-1).max() / reg)
 
 
 def _round(
@@ -189,10 +188,9 @@ def _round(
     now = jax.lax.while_loop(
         lambda now: (now.residual > tol) & (now.k < until),
         lambda now: newton_step(now, A, y, reg, whole, loss),
-        now._replace(residual=jnp.full_like(reg, jnp.inf)),
+        _looked(now, A, y, reg, loss),
     )
-    lam, rho, sigma = now.at.lam, now.at.rho, now.at.sigma
-    seen = augmented.look(now.at, now.U, now.XU, A, y, reg, loss)
+    (lam, _, rho, sigma), seen = now.at, now.seen
     V = (rho * now.U + lam - seen.lam) / rho
     XV = products(A, V)
     slack = cones_of(A, XV)

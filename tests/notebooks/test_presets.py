@@ -10,7 +10,8 @@ from coala_lib.workflow.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks" / "presets"
-RULES = {"type", "enum", "pattern", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "items", "minItems", "maxItems"}
+RULES = {"type", "enum", "pattern", "items", "minItems", "maxItems"}
+RULES |= {"minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}
 
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
