@@ -120,11 +120,11 @@ class Decoder(nnx.Module):
     def __call__(
         self, tokens: Int[Array, "B T"], cache: Cache | None = None, layers: tuple[int, ...] = (-1,)
     ) -> tuple[Float[Array, "R B T d"], Cache | None]:
-        """Run the tokens through the layers, and without a cache no further than the last one asked for.
+        """Run the tokens through the layers, no further than the last one asked for.
 
         Args:
             tokens: token ids. Without a cache, rows start at position 0 (pad on the right, or not at all).
-            cache: keys and values of earlier tokens; the new ones are written behind them.
+            cache: keys and values of earlier tokens; the new ones are written behind them, in the layers that run.
             layers: which hidden states to return, counted as Hugging Face does: 0 the embeddings,
                 l the output of layer l, L (or -1) the output of the last layer after the final norm.
 
@@ -163,15 +163,15 @@ class Decoder(nnx.Module):
         if cache is None:
             walk = self._scanned if self.scan else self._listed
             return jnp.stack(walk(x, angle, masks, wanted)), None
-        states, pasts = [x], []
-        for index, block in enumerate(self.blocks()):
-            past = cache.k[index], cache.v[index], cache.filled
-            x, kv = block(x, angle, masks[self.config.slides(index)], past)
+        states, k, v = [x], list(cache.k), list(cache.v)
+        for index, block in enumerate(self.blocks()[: max(wanted)]):
+            past = k[index], v[index], cache.filled
+            x, (k[index], v[index]) = block(x, angle, masks[self.config.slides(index)], past)
             states.append(x)
-            pasts.append(kv)
-        states[-1] = self.norm(states[-1])
-        k, v = zip(*pasts, strict=True)
-        return jnp.stack([states[layer] for layer in wanted]), Cache(k, v, cache.filled + length, cache.start)
+        if len(states) > deep:
+            states[-1] = self.norm(states[-1])
+        new = Cache(tuple(k), tuple(v), cache.filled + length, cache.start)
+        return jnp.stack([states[layer] for layer in wanted]), new
 
     def _listed(
         self,
@@ -183,9 +183,14 @@ class Decoder(nnx.Module):
         def run(block: Block, x: Array, mask: Array) -> Array:
             return block(x, angle, mask, None)[0]
 
-        run, states = nnx.remat(run) if self.remat else run, [x]
+        def rerun(block: Block, x: Array, mask: Array) -> Array:
+            # split by hand, as the scan does: `nnx.remat` refuses a layer whose weights are frozen beside its adapters
+            graph, weights = nnx.split(block)
+            return jax.checkpoint(lambda weights, x: run(nnx.merge(graph, weights), x, mask))(weights, x)
+
+        walk, states = rerun if self.remat else run, [x]
         for index in range(max(wanted)):
-            states.append(run(self.layers[index], states[-1], masks[self.config.slides(index)]))
+            states.append(walk(self.layers[index], states[-1], masks[self.config.slides(index)]))
         if len(states) > self.config.num_hidden_layers:
             states[-1] = self.norm(states[-1])
         return [states[layer] for layer in wanted]

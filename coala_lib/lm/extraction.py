@@ -67,7 +67,7 @@ def _layers(readings: tuple[Reading, ...]) -> tuple[int, ...]:
 
 
 @partial(nnx.jit, static_argnames=("readings",))
-def _whole(
+def read_whole(
     decoder: Decoder,
     tokens: Int[Array, "B T"],
     response: Bool[Array, "B T"],
@@ -91,7 +91,7 @@ def repeat_rows(cache: Cache, times: int) -> Cache:
 
 
 @partial(nnx.jit, static_argnames=("readings",))
-def _shared(
+def read_shared(
     decoder: Decoder,
     prompts: Int[Array, "b P"],
     start: Int[Array, " b"],
@@ -132,14 +132,14 @@ def run_batch(
         tokens[at, :length] = sequence.ids[begin:]
         response[at, sequence.n_prompt - begin : length] = True
     if not batch.prompt:
-        found = _whole(decoder, tokens, response, n_prompt, readings)
+        found = read_whole(decoder, tokens, response, n_prompt, readings)
     else:
         # prompts are padded on the left, so that all responses begin in the same slot
         prompts, start = np.zeros((batch.lines, batch.prompt), np.int32), np.zeros(batch.lines, np.int32)
         for at, row in enumerate(batch.rows[:, 0].tolist()):
             start[at] = batch.prompt - sequences[row].n_prompt
             prompts[at, start[at] :] = sequences[row].ids[: sequences[row].n_prompt]
-        found = _shared(decoder, prompts, start, tokens, response, readings)
+        found = read_shared(decoder, prompts, start, tokens, response, readings)
     return np.asarray(found)[:, : batch.rows.size]
 
 

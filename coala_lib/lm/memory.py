@@ -6,6 +6,7 @@ The compiler's figure on a CPU is a bound: it computes bfloat16 matrix products 
 
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +41,7 @@ class Bytes:
         return self.weights + self.layer + self.residual + max(self.attention, self.mlp)
 
 
+@cache
 def _counts(config: DecoderConfig) -> tuple[int, int]:
     """Weights outside the layers, and in each of them."""
     one = abstract_decoder(replace(config, num_hidden_layers=1))

@@ -87,6 +87,11 @@ def test_features_do_not_depend_on_batches_padding_or_shared_prompts(tiny, sibli
         np.testing.assert_allclose(X, by_hand(reading), atol=1e-5, err_msg=str(reading))
 
 
+def test_an_early_layer_alone_is_read_behind_a_shared_prompt(tiny, siblings, by_hand):
+    early = Reading(1)  # the layers above do not run, and their part of the cache stays empty
+    np.testing.assert_allclose(sweep_features(tiny, siblings, [early], SMALL)[early], by_hand(early), atol=1e-5)
+
+
 def test_the_shared_path_was_taken_and_saves(tiny, siblings):
     plan = plan_batches(siblings, SMALL, 128)
     assert {batch.rows.shape[1] for batch in plan.batches} == {1, 2, 4}

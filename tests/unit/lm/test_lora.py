@@ -93,6 +93,18 @@ def test_fine_tuning_moves_the_adapters_and_nothing_else(tiny):
     assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(*map(jax.tree.leaves, (before, after)), strict=True))
 
 
+def test_adapters_have_the_same_gradients_when_layers_are_computed_again(adapted):
+    @jax.jit
+    def gradients(moving, frozen):
+        return [jax.grad(lambda m, g=g: nnx.merge(g, m, frozen)(TOKENS)[0].sum())(moving) for g in graphs]
+
+    again = nnx.merge(*nnx.split(adapted))
+    again.remat = True
+    graphs = [nnx.split(decoder, Adapter, ...)[0] for decoder in (adapted, again)]
+    plain, remat = gradients(*nnx.split(adapted, Adapter, ...)[1:])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), plain, remat)
+
+
 def test_nothing_to_train(tiny):
     with pytest.raises(ValueError, match="the decoder has no LoRAParam to train; add adapters first"):
         train(tiny, iter([]), TrainConfig(), trainable=Adapter)
