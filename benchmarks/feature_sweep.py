@@ -7,17 +7,15 @@ rates and intervals leave this script, never a text. Pairs are split by prompt; 
 held-out prompts and reported on the other, both ways round, as in the chapter.
 """
 
-import datetime
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
 
+from benchmarks import results
 from benchmarks.real_data_audit import DATA, read
 from coala_lib import CoalaHead
-from coala_lib._files import replacing
 from coala_lib.corpora.rates import rate
 from coala_lib.corpora.triplets import Triplet
 from coala_lib.lm.checkpoint import load_decoder
@@ -101,14 +99,11 @@ def main(
         for model in CHECKPOINTS:
             rows[f"{model}, {name}"] = swept(models / model, triplets)
             typer.echo(f"{model}, {name}: {rows[f'{model}, {name}']['labels']}")
-    found = {
-        "script": "benchmarks/feature_sweep.py",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    found = results.dated("benchmarks/feature_sweep.py") | {
         "sources": {name: DATA[name][2:] for name in SETS},
         "rows": rows,
     }
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    results.write(target, found)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,8 @@ does falls on all of them alike. Ratios of a round are compared, not times; stop
 policy writes the same number of tokens.
 """
 
-import json
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -20,8 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import typer
 
-from coala_lib._device import describe_device
-from coala_lib._files import replacing
+from benchmarks.results import timed, write
 from coala_lib.lm.checkpoint import load_decoder
 from coala_lib.lm.decoder import Decoder
 from coala_lib.lm.guided import Generation, Policy, best_of_n, generate, plain
@@ -126,10 +123,7 @@ def main(
     policy = Policy(n_candidates=n_candidates, chunk=16, max_new_tokens=max_new_tokens)
     results = race(decoder, policies(policy, (1, 4, 8, 16)), n_prompts, width, rounds)
     setting = {"n_prompts": n_prompts, "width": width, "max_new_tokens": max_new_tokens, "n_candidates": n_candidates}
-    result = {
-        "schema": 1,
-        "device": describe_device(),
-        "versions": {package: version(package) for package in ("jax", "jaxlib", "flax", "numpy")},
+    result = timed() | {
         "model": model.name,
         "dtype": dtype,
         **setting,
@@ -138,8 +132,7 @@ def main(
         "tokens_a_second_over_best_of_n": ratios(results, f"best of {n_candidates}"),
         "seconds": time.perf_counter() - began,
     }
-    with replacing(out) as aside:
-        aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(out, result)
     typer.echo(f"{out}: {result['seconds']:.0f} s")
 
 

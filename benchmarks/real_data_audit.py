@@ -7,16 +7,14 @@ intervals leave this script, never a text. Rows without a conversation of their 
 prompt stands on both sides of a split.
 """
 
-import datetime
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
 import pandas as pd
 import typer
 
-from coala_lib._files import replacing
+from benchmarks import results
 from coala_lib.corpora.alternating import alternate_any
 from coala_lib.corpora.audit import audit, both_sides
 from coala_lib.corpora.conversation import Conversation
@@ -104,13 +102,8 @@ def main(folder: Annotated[Path, typer.Argument(help="holds the data sets")], ta
     for name in DATA:
         rows[name] = audited(folder, name)
         typer.echo(f"{name}: {rows[name]['counts']}")
-    found = {
-        "script": "benchmarks/real_data_audit.py",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "data": rows,
-    }
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    found = results.dated("benchmarks/real_data_audit.py") | {"data": rows}
+    results.write(target, found)
 
 
 if __name__ == "__main__":

@@ -7,9 +7,7 @@ rates and intervals leave this script, never a text. No prompt stands on both si
 regression choose their strengths on the same third of the training pairs, and are judged once.
 """
 
-import datetime
 import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,8 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from benchmarks import results
 from coala_lib import CoalaHead
-from coala_lib._files import replacing
 from coala_lib.corpora.probes import right
 from coala_lib.corpora.rates import gain, rate
 from coala_lib.lm.checkpoint import load_decoder
@@ -49,22 +47,26 @@ def alpaca(folder: Path) -> pd.DataFrame:
     return one.sort_values("prompt", key=lambda prompts: prompts.map(lambda p: hashlib.sha256(p.encode()).hexdigest()))
 
 
-def imdb(folder: Path) -> pd.DataFrame:
+def imdb(folder: Path, n_train: int = TRAIN, n_test: int = 400) -> pd.DataFrame:
     """Reviews of the training split in pairs, then reviews of the test split; no review stands twice."""
     reviews = pd.read_parquet(folder / "imdb" / "imdb_subset.parquet").sample(frac=1, random_state=0)
     found = []
-    for split, n in (("train", TRAIN), ("test", 400)):
+    for split, n in (("train", n_train), ("test", n_test)):
         sides = [reviews[(reviews.split == split) & (reviews.label == label)].text[:n] for label in (1, 0)]
         found.append(pd.DataFrame(dict(zip(SIDES, (side.to_list() for side in sides), strict=True))))
     return pd.concat(found).assign(prompt="Please write a review of the film.", usual=None)
 
 
+def cut(both: Encoded) -> Encoded:
+    """The end of the prompt, at most half of the tokens, and the beginning of the reply."""
+    start = max(0, both.n_prompt - TOKENS // 2)
+    return Encoded(both.ids[start : start + TOKENS], both.n_prompt - start)
+
+
 def read(tokenizer: Any, prompt: str, reply: str) -> Encoded:
     """The end of the prompt and the beginning of the reply, as many tokens as a small model reads well."""
     messages = [{"role": "user", "content": prompt[:200]}], [{"role": "assistant", "content": reply[:800]}]
-    both = encode(tokenizer, *messages)
-    start = max(0, both.n_prompt - TOKENS // 2)
-    return Encoded(both.ids[start : start + TOKENS], both.n_prompt - start)
+    return cut(encode(tokenizer, *messages))
 
 
 def hits(score: Any, pairs: list) -> np.ndarray:
@@ -142,14 +144,11 @@ def main(
             folder = FIXTURES / model if (FIXTURES / model).exists() else models / model
             rows[f"{name}, {model}"] = measured(table, folder)
             typer.echo(f"{name}, {model}: {rows[f'{name}, {model}']['rates']}")
-    found = {
-        "script": "benchmarks/real_pairs.py",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    found = results.dated("benchmarks/real_pairs.py") | {
         "sources": SOURCES,
         "rows": rows,
     }
-    with replacing(target) as temporary:
-        temporary.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    results.write(target, found)
 
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ import typer
 
 from benchmarks import peers
 from benchmarks.problems import PROBLEMS, Problem, gaussian, make
+from benchmarks.results import write
 from coala_lib._device import describe_device
-from coala_lib._files import replacing
 from coala_lib.cvxnn import ConvexProgram, cronos, reg_path, sample_gates, solve
 from coala_lib.cvxnn.linsolve import Penalties
 from coala_lib.cvxnn.operators import Features
@@ -274,11 +274,6 @@ def main(
     result = (former if same else {}) | result
     result.setdefault("problems", {})
 
-    def write() -> None:
-        result["seconds"] = time.perf_counter() - began
-        with replacing(out) as aside:
-            aside.write_text(json.dumps(result, indent=1, default=float) + "\n")
-
     for name in names:
         if name == "path":
             result["path"] = path(make("gauss-relu", scale))
@@ -290,7 +285,8 @@ def main(
             if name in ("gauss-relu", "lm-relu"):
                 result["problems"][name]["roofline"] = roofline(problem)
                 result["problems"][name]["memory"] = memory(problem)
-        write()  # a race that is cut short keeps the problems it has finished
+        result["seconds"] = time.perf_counter() - began
+        write(out, result)  # a race that is cut short keeps the problems it has finished
     typer.echo(f"{out}: {result['seconds']:.0f} s")
 
 

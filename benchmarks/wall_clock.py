@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +22,8 @@ import numpy as np
 import typer
 from flax import nnx
 
+from benchmarks.results import timed, write
 from coala_lib import CoalaHead
-from coala_lib._device import describe_device
-from coala_lib._files import replacing
 from coala_lib.corpora import alternate, conversations, make_world
 from coala_lib.evaluate.head_cost import effort_of
 from coala_lib.lm.checkpoint import load_decoder
@@ -33,7 +31,7 @@ from coala_lib.lm.decoder import Decoder
 from coala_lib.lm.extraction import pooled_features
 from coala_lib.lm.lora import Adapter, LoraConfig, add_lora
 from coala_lib.lm.pairs import EncodedPair, PairRows, encode_pairs, pair_rows, read_pairs
-from coala_lib.lm.preference_training import preference_loss, shuffled
+from coala_lib.lm.preference_training import preference_loss, shuffled_pairs
 from coala_lib.lm.reference import with_reference
 from coala_lib.lm.shapes import LORA_TARGETS
 from coala_lib.lm.step import make_step
@@ -117,7 +115,7 @@ def run_dpo(
         weight_decay=0.0, seed=seed,
     )  # fmt: skip
     graph, params, frozen = nnx.split(model, Adapter if lora else nnx.Param, ...)
-    optimiser, stream = make_optimiser(config), shuffled(rows, seed)
+    optimiser, stream = make_optimiser(config), shuffled_pairs(rows, seed)
     state = optimiser.init(params)
     step = jax.jit(make_step(graph, optimiser, preference_loss("dpo")))
     batches = [
@@ -206,10 +204,7 @@ def main(
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             runs.append(json.loads(done.stdout.splitlines()[-1]))
             typer.echo(f"round {seed + 1}: {method}: {runs[-1]['seconds']:.1f} s, accuracy {runs[-1]['accuracy']:.3f}")
-    result = {
-        "schema": 1,
-        "device": describe_device(),
-        "versions": {package: version(package) for package in ("jax", "jaxlib", "flax", "numpy")},
+    result = timed() | {
         "model": "edu-lm",
         "dtype": "float32",
         "context": CONTEXT,
@@ -221,8 +216,7 @@ def main(
         "ratios": ratios(runs),
         "seconds": time.perf_counter() - began,
     }
-    with replacing(out) as aside:
-        aside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write(out, result)
     typer.echo(f"{out}: {result['seconds']:.0f} s")
 
 

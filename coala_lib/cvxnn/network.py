@@ -158,6 +158,8 @@ def prune(network: ReluNetwork, X: Float[np.ndarray, "n d"]) -> ReluNetwork:
     kept = (sizes > 0) & (signs != 0)
     units, signs = network.theta1[kept] / sizes[kept, None], signs[kept]
     columns = signs * np.maximum(X @ units.T, 0)
+    if not signs.size:
+        return ReluNetwork(units, signs)
     # equations on the row space, met by the sizes as they are: on the outputs they would be dependent up to rounding
     _, strengths, spaces = np.linalg.svd(columns, full_matrices=False)
     spaces = spaces[strengths > RANK * strengths.max(initial=0)]

@@ -128,8 +128,10 @@ def tuning_cost(config: DecoderConfig, work: Workload, method: Method, *, traced
     """
     rows = work.at_once * (1 if method.loss == "sft" else 2)
     memory = training_bytes(config, rows, work.length, lora=adapters(config, work, method), remat=method.remat)
+    # `optimizer` is two moments. A part adds to the gradients: read and written, as many bytes. An update reads and
+    # writes parameters and both moments: three times as many, once in `accumulate` parts.
     passes, updates = 2 + method.remat, 1 + 3 / work.accumulate
-    moved = passes * memory.weights + 2 * (memory.kept + memory.logits) + 2 * updates * memory.optimizer / 2
+    moved = passes * memory.weights + 2 * (memory.kept + memory.logits) + updates * memory.optimizer
     steps = work.pairs / work.at_once
     total = Cost(_step_flops(config, work, method, traced), moved, memory.total).times(steps * work.epochs)
     if method.reference == "never":

@@ -5,7 +5,7 @@ $2wT + 4T^2Hh$; the output matrix takes $2VdT$. Attention is counted as it is co
 kernel would do half of that part. A backward pass takes one more forward for the gradients of the inputs, and one
 more for those of the weights where the weights move; attention's products have two moving factors in any case.
 
-`steps.py` traces the code itself; the tests hold both against each other.
+`lowering.py` traces the code itself; the tests hold both against each other.
 """
 
 from dataclasses import replace

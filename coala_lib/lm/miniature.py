@@ -31,10 +31,13 @@ def blank(key: PRNGKeyArray) -> Model:
     }
 
 
+def _hidden(model: Model, windows: Float[Array, "n w"]) -> Float[Array, "n WIDTH"]:
+    return jnp.tanh(windows @ model["in"] + model["bias"])
+
+
 def next_logps(model: Model, windows: Float[Array, "n w"]) -> Float[Array, "n V"]:
     """Log-probabilities of the next symbol, `END` among them, behind windows of one-hot symbols."""
-    hidden = jnp.tanh(windows @ model["in"] + model["bias"])
-    return jax.nn.log_softmax(hidden @ model["out"] + model["start"])
+    return jax.nn.log_softmax(_hidden(model, windows) @ model["out"] + model["start"])
 
 
 def one_hot(strings: Int[Array, "*s ROOM"]) -> tuple[Float[Array, "*s ROOM w"], Float[Array, "*s ROOM V"]]:
@@ -60,6 +63,15 @@ def token_logps(
     """Log-probability of the symbol at every place, zero behind the end."""
     flat = next_logps(model, windows.reshape(-1, windows.shape[-1]))
     return (flat.reshape(targets.shape) * targets).sum(-1)
+
+
+def features(
+    model: Model, windows: Float[Array, "*s ROOM w"], targets: Float[Array, "*s ROOM V"]
+) -> Float[Array, "*s WIDTH"]:
+    """What a head reads of strings: the hidden layer, mean over the places up to the end."""
+    hidden = _hidden(model, windows.reshape(-1, windows.shape[-1])).reshape(*windows.shape[:-1], -1)
+    live = targets.sum(-1, keepdims=True)
+    return (hidden * live).sum(-2) / live.sum(-2)
 
 
 def pair_logps(

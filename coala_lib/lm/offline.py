@@ -19,8 +19,9 @@ from coala_lib._files import replacing
 from coala_lib.corpora.edu import Conversation, conversations, make_world
 from coala_lib.lm.checkpoint import load_decoder, save_decoder
 from coala_lib.lm.decoder import Decoder, DecoderConfig
+from coala_lib.lm.rows import packed
 from coala_lib.lm.tokenizer import END, PreTrainedTokenizerFast, load_tokenizer, train_tokenizer
-from coala_lib.lm.train import TrainConfig, next_token_loss, packed, train
+from coala_lib.lm.train import TrainConfig, next_token_loss, train
 
 WORLD_SEED, TEXT_SEED, HELD_OUT_SEED = 0, 1, 2
 ERROR_RATE = 0.3  # tutors of the pretraining text err this often and are told so: that is how text carries relevance

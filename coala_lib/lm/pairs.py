@@ -16,8 +16,9 @@ from tqdm import tqdm
 
 from coala_lib.corpora.triplets import Triplet
 from coala_lib.lm.decoder import Decoder
+from coala_lib.lm.rows import padded
 from coala_lib.lm.tokenizer import Encoded, PreTrainedTokenizerFast, encode
-from coala_lib.lm.train import padded, token_losses
+from coala_lib.lm.train import token_losses
 from coala_lib.preference.baselines import PairLogps
 
 EncodedPair = tuple[Encoded, Encoded]  # chosen and rejected
@@ -82,7 +83,7 @@ def sequence_logps(
 
     Args:
         decoder: the model.
-        tokens: padded rows, as `train.padded` makes them.
+        tokens: padded rows, as `rows.padded` makes them.
         response: which targets count; the prompt and the padding do not.
     """
     losses = token_losses(decoder, tokens)

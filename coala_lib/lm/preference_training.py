@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from coala_lib.lm.decoder import Decoder
 from coala_lib.lm.pairs import EncodedPair, PairRows, pair_logps, pair_rows
 from coala_lib.lm.reference import fingerprints, with_reference
+from coala_lib.lm.rows import shuffled
 from coala_lib.lm.step import Measures
 from coala_lib.lm.train import TrainConfig, run
 from coala_lib.lm.train_state import History
@@ -66,11 +67,9 @@ def preference_loss(name: str, **hyper: float | str) -> PreferenceLoss:
     return PreferenceLoss(name, tuple(hyper_parameters(name, **hyper).items()))
 
 
-def shuffled(rows: PairRows, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """All pairs, again and again without end, in a new order each epoch; equal seeds give equal streams."""
-    for epoch in range(10**9):
-        for at in np.random.default_rng([seed, epoch]).permutation(len(rows.tokens)):
-            yield tuple(part[at] for part in rows)
+def shuffled_pairs(rows: PairRows, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
+    """All pairs without end, each as a tuple of its arrays, in the order of `rows.shuffled`."""
+    return (tuple(part[at] for part in rows) for at in shuffled(len(rows.tokens), seed))
 
 
 def train_preferences(
@@ -113,4 +112,4 @@ def train_preferences(
     identity = ""
     if more.get("checkpoint") is not None:
         identity = f"{name} {values} {config} {trainable.__name__} {fingerprints(decoder, rows)}"
-    return run(decoder, shuffled(rows, config.seed), config, loss, trainable=trainable, identity=identity, **more)
+    return run(decoder, shuffled_pairs(rows, config.seed), config, loss, trainable=trainable, identity=identity, **more)

@@ -5,7 +5,7 @@ Equal seeds on one machine give equal losses; `tests` retrain the first steps of
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -20,7 +20,6 @@ from tqdm import tqdm
 
 from coala_lib.lm.decoder import Decoder
 from coala_lib.lm.step import Loss, Measures, make_step
-from coala_lib.lm.tokenizer import Encoded
 from coala_lib.lm.train_state import History, TrainingState, load_state, save_state
 
 Row = Any  # of the data: arrays that stack into a batch
@@ -61,56 +60,6 @@ class TrainConfig:
             raise ValueError(f"optimizer is 'adamw' or 'rmsprop'; got {self.optimizer!r}")
         if self.accumulate < 1 or self.batch % self.accumulate:
             raise ValueError(f"a batch of {self.batch} rows cannot be computed in {self.accumulate} equal parts")
-
-
-def packed(documents: Iterable[Sequence[int]], context: int) -> Iterator[np.ndarray]:
-    """Pack documents into rows of `context + 1` tokens.
-
-    A row starts at a document's start, as features and sampling do; what does not fit into a row is dropped.
-
-    Args:
-        documents: token ids.
-        context: tokens a row, less the one that is only a target.
-
-    Yields:
-        (context + 1,) int32 arrays.
-    """
-    row: list[int] = []
-    for document in documents:
-        row.extend(document)
-        if len(row) > context:
-            yield np.asarray(row[: context + 1], np.int32)
-            row = []
-
-
-def padded(sequences: Iterable[Encoded], context: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Rows for fine-tuning: each sequence alone, padded on the right, with its response marked.
-
-    Args:
-        sequences: prompts with responses.
-        context: tokens a row, less the one that is only a target.
-
-    Yields:
-        (context + 1,) int32 tokens, and (context,) bool: which targets belong to the response.
-
-    Raises:
-        ValueError: naming the row, where it has no response or is too long.
-
-    Example:
-        >>> tokens, response = next(padded([Encoded((5, 6, 7), 2)], context=3))
-        >>> tokens.tolist(), response.tolist()
-        ([5, 6, 7, 0], [False, True, False])
-    """
-    for row, sequence in enumerate(sequences):
-        if not 0 < sequence.n_prompt < len(sequence.ids) <= context + 1:
-            raise ValueError(
-                f"row {row}: {sequence.n_prompt} tokens of prompt and {len(sequence.ids)} in all; "
-                f"training needs both parts, in at most {context + 1} tokens"
-            )
-        tokens = np.zeros(context + 1, np.int32)
-        tokens[: len(sequence.ids)] = sequence.ids
-        target = np.arange(1, context + 1)
-        yield tokens, (target >= sequence.n_prompt) & (target < len(sequence.ids))
 
 
 def token_losses(decoder: Decoder, tokens: Int[Array, "B T1"]) -> Float[Array, "B T"]:

@@ -12,6 +12,7 @@ from coala_lib.cvxnn import (
     from_relu_network,
     mismatch,
     project_cones,
+    prune,
     reg_max,
     sample_gates,
     solve,
@@ -107,3 +108,33 @@ def test_mismatch_measures_weights_outside_their_cones():
     assert mismatch(WHOLE, v, w) == pytest.approx(size)
     assert size > 0.01
     assert mismatch(WHOLE, *project_cones(A, np.stack([v, w]))) < 1e-9
+
+
+@LOSSES
+def test_pruning_keeps_outputs_and_needs_no_more_neurons_than_rows(loss):
+    # solutions at a tight gap share a neuron between cones: dependent columns, exact only up to rounding
+    for seed in range(4):
+        rng = np.random.default_rng([0, seed])
+        rows = rng.normal(size=(8, 2))
+        outputs = ReluNetwork(rng.normal(size=(4, 2)), np.array([1.0, -1.0, 1.0, -1.0]))(rows)
+        targets = np.where(outputs > np.median(outputs), 1.0, -1.0)
+        program = ConvexProgram(rows, targets, enumerate_gates(rows), 1.0, loss=loss)
+        program = program.with_reg(0.05 * reg_max(program))
+        network = to_relu_network(program, solve(program, tol=1e-9))
+        small = prune(network, rows)
+        assert len(small.theta2) <= min(len(rows), len(network.theta2))
+        np.testing.assert_allclose(small(rows), network(rows), atol=1e-9)
+        assert small.objective(program) <= network.objective(program) * (1 + 1e-9)
+
+
+def test_pruning_many_equal_neurons_leaves_one():
+    network = ReluNetwork(np.outer([1.0, 2.0, 3.0, 0.0], WHOLE.gates[:, 0]), np.ones(4))
+    small = prune(network, X)
+    assert len(small.theta2) == 1
+    np.testing.assert_allclose(small(X), network(X), atol=1e-12)
+
+
+def test_pruning_a_network_that_is_zero_leaves_no_neuron():
+    small = prune(ReluNetwork(np.zeros((2, 3)), np.ones(2)), X)
+    assert small.theta1.shape == (0, 3)
+    np.testing.assert_array_equal(small(X), np.zeros(len(X)))

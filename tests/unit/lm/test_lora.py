@@ -12,9 +12,10 @@ from safetensors.numpy import load_file, save_file
 from coala_lib.lm.adapters import load_adapter, save_adapter
 from coala_lib.lm.checkpoint import load_decoder, save_decoder
 from coala_lib.lm.lora import Adapter, LoraConfig, add_lora, merge_lora
+from coala_lib.lm.rows import padded
 from coala_lib.lm.shards import CheckpointError
 from coala_lib.lm.tokenizer import Encoded
-from coala_lib.lm.train import TrainConfig, finetuning, padded, train
+from coala_lib.lm.train import TrainConfig, finetuning, train
 from tests.numerics import tiny_models
 
 pytestmark = pytest.mark.usefixtures("compiled_quickly")

@@ -236,6 +236,35 @@ def test_grpo_learns_what_is_rewarded():
     assert np.mean(history["reward"][-3:]) > 2 * np.mean(history["reward"][:3]) > 0
 
 
+def test_grpo_goes_on_from_its_checkpoint_with_the_same_bits(tmp_path):
+    prompts, file = [Encoded((1, k), 2) for k in range(2, 8)], tmp_path / "state.safetensors"
+    config, grpo = TrainConfig(steps=5, batch=8, context=8, learning_rate=1e-2), GrpoConfig(4, 4)
+
+    def shortest(asked, written):
+        return np.array([-len(ids) for ids in written.tokens])
+
+    class Killed(Exception):
+        pass
+
+    def killing(asked, written):
+        if file.exists():  # behind the first state, which is written after the second batch
+            raise Killed
+        return shortest(asked, written)
+
+    whole, told = train_grpo(make(), prompts, shortest, config, grpo, stop=0)
+    kept = {"stop": 0, "checkpoint": file, "every": 2, "identity": "shortest"}
+    with pytest.raises(Killed):
+        train_grpo(make(), prompts, killing, config, grpo, **kept)
+    again, history = train_grpo(make(), prompts, shortest, config, grpo, **kept)
+    assert history == told
+    for a, b in zip(*(jax.tree.leaves(nnx.state(model)) for model in (whole, again)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for changed in ({"identity": "longest"}, {"prompts": prompts[:-1]}, {"grpo": replace(grpo, clip=0.1)}):
+        given = {"prompts": prompts, "reward": shortest, "config": config, "grpo": grpo} | kept | changed
+        with pytest.raises(ValueError, match=r"is of another run .*; delete it or name another file"):
+            train_grpo(make(), **given)
+
+
 def test_grpo_with_a_head_as_reward_and_what_it_refuses(without_annotations):
     written = SimpleNamespace(features=np.arange(6.0).reshape(3, 2))
     assert head_reward(lambda features: features[:, 0])([], written).tolist() == [0, 2, 4]

@@ -12,8 +12,9 @@ from flax import nnx
 from coala_lib.lm.checkpoint import load_decoder
 from coala_lib.lm.decoder import Decoder, DecoderConfig
 from coala_lib.lm.offline import TEXT_SEED, OfflineConfig, make_decoder, make_rows, make_tokenizer
+from coala_lib.lm.rows import packed, padded
 from coala_lib.lm.tokenizer import Encoded
-from coala_lib.lm.train import TrainConfig, _decays, finetuning, packed, padded, schedule, token_losses, train
+from coala_lib.lm.train import TrainConfig, _decays, finetuning, schedule, token_losses, train
 
 STEPS = 8
 SMALL = TrainConfig(steps=20, batch=4, context=16, learning_rate=1e-2)
