@@ -127,6 +127,20 @@ def test_pruning_keeps_outputs_and_needs_no_more_neurons_than_rows(loss):
         assert small.objective(program) <= network.objective(program) * (1 + 1e-9)
 
 
+# with one equation a row, the linear program of each of these was called infeasible: equations equal up to rounding
+@pytest.mark.parametrize(("reg", "n", "seed"), [(0.1, 8, 1), (0.05, 20, 3), (0.05, 20, 6), (0.02, 10, 3)])
+def test_pruning_takes_equations_that_are_equal_up_to_rounding(reg, n, seed):
+    rng = np.random.default_rng([0, seed])
+    rows = rng.normal(size=(n + 2000, 2))[:n]
+    outputs = ReluNetwork(rng.normal(size=(4, 2)), np.array([1.0, -1.0, 1.0, -1.0]))(rows)
+    program = ConvexProgram(rows, np.where(outputs > np.median(outputs), 1.0, -1.0), enumerate_gates(rows), 1.0)
+    program = program.with_reg(reg * reg_max(program))
+    network = to_relu_network(program, solve(program, tol=1e-9))
+    small = prune(network, rows)
+    assert len(small.theta2) < len(network.theta2)
+    np.testing.assert_allclose(small(rows), network(rows), atol=1e-6)  # HiGHS meets an equation to 1e-7
+
+
 def test_pruning_many_equal_neurons_leaves_one():
     network = ReluNetwork(np.outer([1.0, 2.0, 3.0, 0.0], WHOLE.gates[:, 0]), np.ones(4))
     small = prune(network, X)
