@@ -20,7 +20,8 @@ from jaxtyping import Array, Bool, Float
 from coala_lib.cvxnn.losses import LOSSES
 from coala_lib.cvxnn.operators import Features, cones_of, fit_of, pull_back
 
-ROWS_A_PASS = 16  # rows that join or leave the sum of a block in one pass
+ROWS_A_PASS, FEW_PASSES = 16, 4  # rows that join or leave all sums in a pass; passes beyond which blocks go singly
+ROWS_A_CHUNK = 64  # rows that join or leave the sum of a single block at a time
 FLOOR = 1e-6  # share of the stiffness left along a block, where phi may be flat
 
 
@@ -182,20 +183,80 @@ def precondition(M: Preconditioner, r: Float[Array, "H P d"]) -> Float[Array, "H
 
 
 def corrected_sums(
-    A: Features, gram: Float[Array, "H P d d"], held: Bool[Array, "n H P"], wanted: Bool[Array, "n H P"]
+    A: Features,
+    gram: Float[Array, "H P d d"],
+    held: Bool[Array, "n H P"],
+    wanted: Bool[Array, "n H P"],
+    whole: Float[Array, "d d"],
 ) -> Float[Array, "H P d d"]:
-    """Sums of x x^T over the rows `wanted` in each block, from those over the rows `held`, some changes a pass."""
-    n, halves, P = held.shape
-    most = min(ROWS_A_PASS, n)
-    held, wanted = (rows.reshape(n, -1).T for rows in (held, wanted))
+    """Sums of x x^T over the rows `wanted` in each block, from those over the rows `held`.
+
+    Where few rows changed in every block, all blocks are corrected together; else block after block, each from the
+    nearest of what it held, nothing, and all rows. Far from the solution of a program with language-like features
+    nearly every row changes in some block and few do in most.
+
+    Args:
+        A: data.
+        gram: sums over `held`.
+        held, wanted: rows in each block's sum, before and after.
+        whole: X^T X, the sum over all rows.
+
+    Returns:
+        The sums over `wanted`.
+    """
+    most = (held != wanted).sum(axis=0, dtype=jnp.int32).max()
+    held, wanted = (rows.reshape(len(rows), -1).T for rows in (held, wanted))
+    blocks = gram.reshape(-1, *whole.shape)
+    few = most <= FEW_PASSES * ROWS_A_PASS
+    return jax.lax.cond(few, _together, _by_block, A, blocks, held, wanted, whole).reshape(gram.shape)
+
+
+def _together(
+    A: Features,
+    gram: Float[Array, "B d d"],
+    held: Bool[Array, "B n"],
+    wanted: Bool[Array, "B n"],
+    whole: Float[Array, "d d"],
+) -> Float[Array, "B d d"]:
+    size = min(ROWS_A_PASS, held.shape[1])
 
     def one_pass(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         gram, held = carry
-        changed, rows = jax.lax.top_k((held != wanted).astype(gram.dtype), most)
+        changed, rows = jax.lax.top_k((held != wanted).astype(gram.dtype), size)
         joins = jnp.take_along_axis(wanted, rows, axis=1)
         x = A.X[rows]
         signed = x * jnp.where(joins, changed, -changed)[..., None]
-        gram = gram + jnp.einsum("bcd,bce->bde", signed, x).reshape(gram.shape)
-        return gram, held.at[jnp.arange(halves * P)[:, None], rows].set(joins)
+        gram = gram + jnp.einsum("bcd,bce->bde", signed, x)
+        return gram, held.at[jnp.arange(len(held))[:, None], rows].set(joins)
 
     return jax.lax.while_loop(lambda carry: (carry[1] != wanted).any(), one_pass, (gram, held))[0]
+
+
+def _by_block(
+    A: Features,
+    gram: Float[Array, "B d d"],
+    held: Bool[Array, "B n"],
+    wanted: Bool[Array, "B n"],
+    whole: Float[Array, "d d"],
+) -> Float[Array, "B d d"]:
+    n, size = held.shape[1], min(ROWS_A_CHUNK, held.shape[1])
+
+    def one_block(block: tuple[Array, Array, Array]) -> Array:
+        gram, held, wanted = block
+        bases = jnp.stack([held, jnp.zeros_like(held), jnp.ones_like(held)])
+        apart = (bases != wanted[None]).sum(axis=1, dtype=jnp.int32)
+        nearest = apart.argmin()
+        rows = jnp.nonzero(bases[nearest] != wanted, size=n + size, fill_value=0)[0]
+
+        def one_chunk(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            gram, at = carry
+            here = jax.lax.dynamic_slice(rows, (at,), (size,))
+            live = at + jnp.arange(size, dtype=jnp.int32) < apart[nearest]
+            x = A.X[here]
+            sign = jnp.where(wanted[here], 1, -1).astype(x.dtype) * live.astype(x.dtype)
+            return gram + (x * sign[:, None]).T @ x, at + size
+
+        start = jnp.stack([gram, jnp.zeros_like(gram), whole])[nearest], jnp.zeros((), jnp.int32)
+        return jax.lax.while_loop(lambda carry: carry[1] < apart[nearest], one_chunk, start)[0]
+
+    return jax.lax.map(one_block, (gram, held, wanted))

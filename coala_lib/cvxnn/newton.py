@@ -150,7 +150,7 @@ def newton_step(
     """
     seen = now.seen
     bent = seen.mu > 0
-    gram = augmented.corrected_sums(A, now.gram, now.bent, bent)
+    gram = augmented.corrected_sums(A, now.gram, now.bent, bent, whole)
     H = augmented.curvature(now.at, seen, gram, y, reg, loss)
     stale = now.last > len(whole) // RENEW
     M = jax.lax.cond(stale, lambda: augmented.preconditioner(H, whole), lambda: now.M)
