@@ -14,8 +14,8 @@ from coala_lib.cvxnn import ConvexProgram
 from coala_lib.cvxnn.operators import cones_of, explicit_matrices, fit_of, products
 
 Curve = Iterator[tuple[float, float]]
-GRID = (0.01, 0.1, 1.0, 10.0)  # penalties of the published ADMM, of which the best is used
-PILOTS = 3  # chunks that each penalty of the grid gets to show itself
+PUBLISHED_RHOS = (0.01, 0.1, 1.0, 10.0)  # penalties of the published ADMM, of which the best is used
+SIGMAS = (0.25, 1.0, 4.0, 16.0)  # penalties of our ADMM held to the peers' error, likewise
 RATES = (1e-3, 1e-2, 1e-1)  # learning rates of Adam, of which the best is used
 
 
@@ -31,8 +31,8 @@ def error_of(program: ConvexProgram, U: np.ndarray, best: float) -> float:
     return float(max(abs(value - best) / abs(best), violation))
 
 
-def uncertified(program: ConvexProgram, best: float, chunk: int = 20) -> Curve:
-    """Our own ADMM held to the peers' error, without a certificate: what equal terms say. Setup is counted."""
+def uncertified(program: ConvexProgram, best: float, sigma: float, chunk: int = 20) -> Curve:
+    """Our own ADMM with fixed penalties, held to the peers' error, without a certificate. Setup is counted."""
     import jax.numpy as jnp
 
     from coala_lib.cvxnn import cronos
@@ -43,15 +43,15 @@ def uncertified(program: ConvexProgram, best: float, chunk: int = 20) -> Curve:
     X, d = program.X, program.X.shape[1]
     A = Features(jnp.asarray(X), jnp.asarray(np.ascontiguousarray(X.T)), jnp.asarray(program.patterns))
     y, reg = jnp.asarray(program.y), jnp.asarray(program.reg, X.dtype)
-    zero, rho = jnp.zeros((), y.dtype), 0.03 * float(np.square(X).sum()) / d
-    penalties = Penalties(*(jnp.asarray(value, y.dtype) for value in (1.0, rho, 0.3)))
+    zero, rho = jnp.zeros((), y.dtype), 0.1 * sigma * float(np.square(X).sum()) / d
+    penalties = Penalties(*(jnp.asarray(value, y.dtype) for value in (1.0, rho, sigma)))
     for warm in (False, True):
         began, limit = time.perf_counter(), 0
         run = cronos.start_run(initial_state(A, y), A, penalties, "cg", 1, 64)
         total = 0.0
         while True:
             limit += chunk
-            run = cronos.run(run, A, y, reg, zero, 0, limit, program.loss, "cg", 1, 8, True)
+            run = cronos.run(run, A, y, reg, zero, 0, limit, program.loss, "cg", 1, 8, False)
             V = np.asarray(run.state.V)
             total += time.perf_counter() - began
             if not warm:
@@ -60,28 +60,17 @@ def uncertified(program: ConvexProgram, best: float, chunk: int = 20) -> Curve:
             began = time.perf_counter()
 
 
-def published(program: ConvexProgram, best: float, chunk: int = 20) -> Curve:
-    """Algorithm 2 with its s-step repaired: Nystrom rank 20, 32 CG steps, unit dual step, the best rho of a grid."""
+def published(program: ConvexProgram, best: float, rho: float, chunk: int = 20) -> Curve:
+    """Algorithm 2 with its s-step repaired: Nystrom rank 20, 32 CG steps, unit dual step."""
     from coala_lib.cvxnn.published import published_admm
 
-    def run(rho: float, state: object = None) -> tuple[object, float, float]:
+    state, total = None, 0.0
+    published_admm(program, rho, chunk, every=chunk)
+    while True:
         began = time.perf_counter()
         state, _ = published_admm(program, rho, chunk, every=chunk, seed_state=state)
-        seconds = time.perf_counter() - began
-        return state, seconds, error_of(program, state.V, best)
-
-    run(GRID[0])
-    pilots = {}
-    for rho in GRID:
-        state = None
-        for _ in range(PILOTS):
-            state, _, error = run(rho, state)
-        pilots[rho] = error if np.isfinite(error) else np.inf
-    rho, state, total = min(pilots, key=pilots.get), None, 0.0
-    while True:
-        state, seconds, error = run(rho, state)
-        total += seconds
-        yield total, error
+        total += time.perf_counter() - began
+        yield total, error_of(program, state.V, best)
 
 
 def scnn(program: ConvexProgram, best: float) -> Curve:
@@ -119,6 +108,24 @@ def scnn(program: ConvexProgram, best: float) -> Curve:
         if attempt:
             for seconds, value in zip(np.cumsum(_increments(log.time)), log.objective, strict=True):
                 yield float(seconds), abs(float(value) * len(X) - best) / abs(best)
+
+
+def scnn_alone(program: ConvexProgram, best: float) -> Curve:
+    """pyscnn's gated solver as a user calls it: one point, where its own rule of stopping ends it."""
+    import logging
+
+    from scnn import metrics, models, optimize, regularizers, solvers
+
+    logging.getLogger("scnn").setLevel(logging.ERROR)
+    X, y = program.X, program.y.reshape(-1, 1)
+    shared = {"regularizer": regularizers.NeuronGL1(program.reg / len(X)), "return_convex": True, "unitize_data": False}
+    for _ in range(2):
+        model = models.ConvexGatedReLU(program.gates)
+        began = time.perf_counter()
+        model, _ = optimize.optimize_model(model, solvers.RFISTA(model), metrics.Metrics(), X, y, **shared)
+        seconds = time.perf_counter() - began
+    theirs = ConvexProgram(X, program.y, np.asarray(model.G), program.reg, "gated")
+    yield seconds, error_of(theirs, np.asarray(model.parameters[0]).reshape(1, -1, X.shape[1]), best)
 
 
 def _increments(times: list[float]) -> np.ndarray:

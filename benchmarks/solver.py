@@ -80,6 +80,19 @@ def reach(curve: peers.Curve, levels: tuple[float, ...], limit: float) -> dict:
     }
 
 
+def best_of(entrants: dict[float, Callable[[], peers.Curve]], limit: float) -> dict:
+    """The run of a grid that got furthest, and there soonest; the search is not charged to it."""
+    runs = {setting: reach(entrant(), LEVELS, limit) for setting, entrant in entrants.items()}
+
+    def rank(setting: float) -> tuple[int, float]:
+        reached = [seconds for seconds in runs[setting]["seconds"].values() if seconds is not None]
+        last = runs[setting]["last_error"]
+        return -len(reached), max(reached) if reached else last if np.isfinite(last) else np.inf
+
+    best = min(runs, key=rank)
+    return runs[best] | {"setting": best, "settings": list(runs)}
+
+
 def compare(problem: Problem, limit: float, repeats: int, with_clarabel: bool) -> dict:
     """Our solver and every peer that fits the problem."""
     program = problem.program
@@ -99,18 +112,22 @@ def compare(problem: Problem, limit: float, repeats: int, with_clarabel: bool) -
         "ours": ours(program, LEVELS, repeats, limit),
         "peers": {},
     }
-    entrants: dict[str, Callable[[], peers.Curve]] = {"pyscnn": partial(peers.scnn, program, best)}
-    if program.variant == "relu":
-        entrants = {"ours, uncertified": partial(peers.uncertified, program, best)} | entrants
-        entrants["ADMM as published"] = partial(peers.published, program, best)
-        entrants["Adam, non-convex"] = partial(peers.adam, program, best)
-    if problem.name.startswith("small") or with_clarabel:
-        entrants["Clarabel"] = partial(peers.interior_point, program, best, "CLARABEL")
-    if problem.name.startswith("small"):
-        entrants["SCS"] = partial(peers.interior_point, program, best, "SCS")
+    entrants: dict[str, Callable[[], dict]] = {"pyscnn": lambda: reach(peers.scnn(program, best), LEVELS, limit)}
+    if program.variant == "gated":
+        entrants["pyscnn, its own stop"] = lambda: reach(peers.scnn_alone(program, best), LEVELS, limit)
+    else:
+        mine = {sigma: partial(peers.uncertified, program, best, sigma) for sigma in peers.SIGMAS}
+        entrants = {"ours, uncertified": lambda: best_of(mine, limit)} | entrants
+        theirs = {rho: partial(peers.published, program, best, rho) for rho in peers.PUBLISHED_RHOS}
+        entrants["ADMM as published"] = lambda: best_of(theirs, limit)
+        entrants["Adam, non-convex"] = lambda: reach(peers.adam(program, best), LEVELS, limit)
+    general = ("CLARABEL", "SCS") if problem.name.startswith("small") else ("CLARABEL",) if with_clarabel else ()
+    for solver in general:
+        name = "Clarabel" if solver == "CLARABEL" else solver
+        entrants[name] = lambda solver=solver: reach(peers.interior_point(program, best, solver), LEVELS, limit)
     for name, entrant in entrants.items():
         try:
-            result["peers"][name] = reach(entrant(), LEVELS, limit)
+            result["peers"][name] = entrant()
         except ImportError as missing:
             result["peers"][name] = {"missing": str(missing)}
         print(f"{problem.name}: {name} done", file=sys.stderr)

@@ -28,7 +28,7 @@ from coala_lib.solution import Solution
 
 Name = Literal["newton", "admm"]
 TRACE_SLOTS = 4096
-FIRST, WARM = 300.0, 3.0  # sigma of the first Newton round, in units of ADMM's; the factor for a warm start
+FIRST, WARM = 500.0, 3.0  # sigma of the first Newton round, in units of ADMM's; the factor for a warm start
 MOST_BLOCKS = 2**27  # numbers in the d x d blocks that Newton's method keeps twice: half a gibibyte each in float32
 
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float
 from coala_lib.cvxnn.losses import LOSSES
 from coala_lib.cvxnn.operators import Features, cones_of, fit_of, pull_back
 
-ROWS_A_PASS, FEW_PASSES = 16, 4  # rows that join or leave all sums in a pass; passes beyond which blocks go singly
+ROWS_A_PASS, FEW_PASSES = 64, 1  # rows that join or leave all sums in a pass; passes beyond which blocks go singly
 ROWS_A_CHUNK = 64  # rows that join or leave the sum of a single block at a time
 FLOOR = 1e-6  # share of the stiffness left along a block, where phi may be flat
 
@@ -167,7 +167,9 @@ def preconditioner(H: Curvature, whole: Float[Array, "d d"]) -> Preconditioner:
     eye = jnp.eye(len(whole), dtype=whole.dtype)
     shared = 0.25 * H.weights.mean() * whole
     inverse = jnp.linalg.inv(H.sigma * H.gram + shared[None, None] + H.stiff[..., None] * eye[None, None])
-    core = shared @ jnp.linalg.inv(eye + inverse.sum(axis=(0, 1)) @ shared)
+    # a product with ones: the compiler's sum over leading axes runs on one core, and slowly
+    total = (jnp.ones(inverse[..., 0, 0].size, eye.dtype) @ inverse.reshape(-1, eye.size)).reshape(eye.shape)
+    core = shared @ jnp.linalg.inv(eye + total @ shared)
     return Preconditioner(inverse, 0.5 * (core + core.T))
 
 

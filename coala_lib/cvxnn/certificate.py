@@ -54,6 +54,7 @@ def certify(
     V: Float[np.ndarray, "H P d"] | None = None,
     rho_lam: Float[np.ndarray, "H P d"] | None = None,
     sigma_nu: Float[np.ndarray, "n H P"] | None = None,
+    negligible: float = 0.0,
 ) -> tuple[np.ndarray, Certificate]:
     """Certify an iterate.
 
@@ -63,6 +64,8 @@ def certify(
         V: (H, P, d) group-sparse iterate, by default U: its projection on the cones gives the primal point.
         rho_lam: (H, P, d) unscaled multipliers of u = v; by default what makes each block stationary.
         sigma_nu: (n, H, P) unscaled multipliers of G u = s, <= 0; none for the gated variant.
+        negligible: blocks of V no longer than this share of its longest count as zero, in [0, 1). What a loop has not
+            yet brought to zero costs a projection each, and would stay as a neuron.
 
     Returns:
         (feasible point (H, P, d), its `Certificate`).
@@ -75,6 +78,8 @@ def certify(
     A, y = program.features(), program.y.astype(float)
     U = U.astype(float)
     V = U if V is None else V.astype(float)
+    lengths = np.linalg.norm(V, axis=-1, keepdims=True)
+    V = np.where(lengths > negligible * lengths.max(), V, 0)
     z = -program.loss_function.derivative(fit(A, U), y)
     pull = fit_adjoint(A, z, program.halves)
     cone_violation = 0.0

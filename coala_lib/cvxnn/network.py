@@ -94,7 +94,7 @@ def to_relu_network(program: ConvexProgram, solution: Solution) -> ReluNetwork:
     norms = np.linalg.norm(blocks, axis=1)
     kept = norms > 0
     if not kept.any():
-        raise ValueError(f"the solution is zero: reg = {program.reg:.3g} is too large for these data; lower it")
+        raise ValueError(f"the solution is zero: reg = {program.reg:.3g} is too large for these data; lower it, or tol")
     roots = np.sqrt(norms[kept])
     return ReluNetwork(theta1=blocks[kept] / roots[:, None], theta2=signs[kept] * roots)
 
@@ -168,7 +168,9 @@ def prune(network: ReluNetwork, X: Float[np.ndarray, "n d"]) -> ReluNetwork:
     if vertex.status != 0:
         raise ValueError(f"no vertex found: {vertex.message}")
     kept = vertex.x > 1e-12 * vertex.x.max()
-    roots = np.sqrt(vertex.x[kept])
+    # the solver meets an equation to 1e-7; a vertex's columns are independent, so least squares meets it to rounding
+    exact = np.linalg.lstsq(spaces[:, kept], spaces @ now, rcond=None)[0]
+    roots = np.sqrt(np.maximum(exact, 0))
     return ReluNetwork(units[kept] * roots[:, None], signs[kept] * roots)
 
 

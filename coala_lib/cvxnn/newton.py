@@ -21,9 +21,10 @@ from coala_lib.cvxnn.operators import Features, cones_of, fit_of, products
 
 INNER, CG_STEPS, LENGTHS = 6, 60, 12  # at most: Newton steps a round, CG steps a Newton step, step lengths tried
 GROWTH = 5.0  # of the penalties, after a round that reached its tolerance
+QUICK = 0.3  # unless it left at most this share of the gap
 LEFT = (1e-3, 0.1)  # least and most share of the gradient that CG may leave
 FLATTER = 0.3  # share of the slope that a step length may leave
-RENEW = 8  # the preconditioner is renewed after a step of more than d / 8 CG steps: what one inversion costs
+RENEW = 2  # the preconditioner is renewed after a step of more than 2 d^2 / n CG steps: what its inversion costs
 PATIENCE, WORTH = 30, 0.8  # the loop ends after so many rounds that did not bring the gap below this share of the best
 NEVER = 10**6
 TRACE = ("iteration", "estimated_gap", "dual", "primal_residual", "kkt_residual", "cone_violation", "rho", "cg_steps")
@@ -152,7 +153,7 @@ def newton_step(
     bent = seen.mu > 0
     gram = augmented.corrected_sums(A, now.gram, now.bent, bent, whole)
     H = augmented.curvature(now.at, seen, gram, y, reg, loss)
-    stale = now.last > len(whole) // RENEW
+    stale = now.last > RENEW * len(whole) ** 2 // len(y)
     M = jax.lax.cond(stale, lambda: augmented.preconditioner(H, whole), lambda: now.M)
     left = jnp.clip(now.residual, *LEFT)
     x, count = conjugate_gradients(
@@ -203,7 +204,8 @@ def _round(
     k, steps = now.k.astype(y.dtype), now.steps.astype(y.dtype)
     best_dual = jnp.maximum(now.dual, dual)
     row = jnp.stack([k, gap, best_dual, apart, now.residual, outside, rho, steps])
-    grown = jnp.where(now.residual <= tol, GROWTH, 1.0).astype(y.dtype)
+    slow = (now.residual <= tol) & (gap > QUICK * now.gap)
+    grown = jnp.where(slow, GROWTH, 1.0).astype(y.dtype)
     better = gap < WORTH * now.best
     return now._replace(
         V=V,

@@ -58,9 +58,11 @@ def lines(
     if x_scale == "log" and len(curve.x) <= 8:
         axes.set_xticks(curve.x, [f"{x:g}" for x in curve.x])
         axes.set_xticks([], minor=True)
+    if x_scale == "linear" and (np.mod(curve.x, 1) == 0).all():
+        axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     if len(curves) > 1:
-        axes.legend(frameon=False)
+        axes.legend(framealpha=0.8, edgecolor="none")
     return _finish(figure)
 
 

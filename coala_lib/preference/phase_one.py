@@ -125,7 +125,7 @@ def deployed(program: ConvexProgram, solution: Solution) -> ReluNetwork:
     norms = np.linalg.norm(solution.v.astype(float), axis=1)
     kept = norms > 0
     if not kept.any():
-        raise ValueError(f"the solution is zero: reg = {program.reg:.3g} is too large for these data; lower it")
+        raise ValueError(f"the solution is zero: reg = {program.reg:.3g} is too large for these data; lower it, or tol")
     roots = np.sqrt(norms[kept])
     return GatedNetwork(solution.v[kept].astype(float) / roots[:, None], roots, program.gates[:, kept].astype(float))
 

@@ -140,6 +140,21 @@ def test_an_infeasible_point_is_projected_before_it_is_certified(make_program):
     assert certificate.gap == certificate.primal - certificate.dual
 
 
+@pytest.mark.parametrize("variant", ["relu", "gated"])
+def test_negligible_blocks_leave_the_point_and_not_the_bound(make_program, variant):
+    program = make_program(40, 5, 8, reg=0.5, variant=variant)
+    U = np.random.default_rng(0).normal(size=(program.halves, 8, 5))
+    V = U * np.where(np.arange(8) < 3, 1.0, 1e-5)[None, :, None]
+    whole, certificate = certify(program, U, V)
+    sparse, pruned = certify(program, U, V, negligible=1e-3)
+    small = np.linalg.norm(V, axis=-1) < 1e-3
+    assert whole[small].any()
+    assert not sparse[small].any()
+    np.testing.assert_array_equal(sparse[~small], whole[~small])
+    assert pruned.dual == certificate.dual
+    assert pruned.primal == program.objective(*sparse)
+
+
 @both_losses
 @pytest.mark.parametrize(("n", "d"), [(7, 2), (6, 3)])
 def test_all_patterns_bound_is_below_the_network(make_program, optimum, loss, n, d):

@@ -159,6 +159,15 @@ def test_newton_and_admm_end_at_the_same_optimum_and_start_each_other(program):
         assert solve(near, 1e-5, 20_000, algorithm="admm", start=start).status is Status.SOLVED
 
 
+def test_penalties_grow_after_slow_rounds_only(program):
+    trace = solve(program, 1e-9, algorithm="newton").trace
+    fell, grew = trace["estimated_gap"][1:] / trace["estimated_gap"][:-1], trace["rho"][1:] > trace["rho"][:-1]
+    # a row holds the gap after its round and the penalty that the round had
+    assert grew.any()
+    assert not (grew[1:] & (fell[:-1] <= newton.QUICK)).any()
+    assert (fell[:-1] <= newton.QUICK).any()
+
+
 def test_float32_says_where_it_stops(program):
     narrow = replace(program, X=program.X.astype(np.float32))
     solution = solve(narrow, tol=1e-12)

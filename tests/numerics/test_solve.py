@@ -1,11 +1,12 @@
 """`solve` and `reg_path`: the optimum, the statuses, the trace, and starts from other solutions."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from coala_lib.cvxnn import ConvexProgram, reg_max, reg_path, sample_gates, solve, to_relu_network
+from coala_lib.cvxnn import ConvexProgram, certify, reg_max, reg_path, sample_gates, solve, to_relu_network
 from coala_lib.cvxnn.operators import cones, fit, fit_adjoint
 from coala_lib.cvxnn.projection import project_cones
 from coala_lib.solution import Status
@@ -173,6 +174,21 @@ def test_float32_and_float64_agree(program, solution):
     assert rough.status is Status.SOLVED
     assert rough.primal == pytest.approx(solution.primal, rel=2e-3)
     assert rough.dual <= solution.primal * (1 + 1e-6)
+
+
+def test_a_second_look_keeps_the_small_blocks(program, monkeypatch):
+    module, shares = sys.modules["coala_lib.cvxnn.solve"], []
+
+    def distrustful(*arguments, negligible):
+        shares.append(negligible)
+        point, certificate = certify(*arguments, negligible=negligible)
+        return point, replace(certificate, dual=0.0) if len(shares) == 1 else certificate
+
+    monkeypatch.setattr(module, "certify", distrustful)
+    assert solve(program, tol=1e-3).status is Status.SOLVED
+    assert 0 < shares[0] < 1e-3
+    assert len(shares) > 1
+    assert not any(shares[1:])
 
 
 def test_progress_prints_only_where_asked(make_program, capfd):

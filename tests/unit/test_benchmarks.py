@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.peers import error_of
 from benchmarks.problems import PROBLEMS, make
-from benchmarks.solver import LEVELS, reach
+from benchmarks.solver import LEVELS, best_of, reach
 from coala_lib.cvxnn import solve
 
 RACE = Path(__file__).parents[2] / "notebooks" / "fixtures" / "solver_benchmark.json"
@@ -28,6 +28,20 @@ def test_reach_stops_at_the_limit_and_says_what_is_missing() -> None:
 
 def test_one_point_may_reach_several_levels() -> None:
     assert reach(iter([(3.0, 1e-9)]), LEVELS, limit=5.0)["seconds"] == {"0.01": 3.0, "0.001": 3.0}
+
+
+def test_the_best_of_a_grid_is_the_one_that_got_furthest_and_there_soonest() -> None:
+    curves = {
+        0.1: [(1.0, 9e-3), (99.0, 2e-3)],  # soonest at the first level, never at the second
+        1.0: [(2.0, 9e-3), (4.0, 9e-4)],
+        10.0: [(1.5, 9e-3), (5.0, 9e-4)],
+        100.0: [(0.1, np.nan)],
+    }
+    found = best_of({rho: lambda rho=rho: iter(curves[rho]) for rho in curves}, limit=10.0)
+    assert found["setting"] == 1.0
+    assert found["settings"] == list(curves)
+    assert found["seconds"] == {"0.01": 2.0, "0.001": 4.0}
+    assert best_of({0.1: lambda: iter([(1.0, np.nan)]), 1.0: lambda: iter([(2.0, 0.5)])}, 1.0)["setting"] == 1.0
 
 
 @pytest.mark.parametrize("name", ["small-relu", "small-gated"])

@@ -128,7 +128,7 @@ def test_pruning_keeps_outputs_and_needs_no_more_neurons_than_rows(loss):
 
 
 # with one equation a row, the linear program of each of these was called infeasible: equations equal up to rounding
-@pytest.mark.parametrize(("reg", "n", "seed"), [(0.1, 8, 1), (0.05, 20, 3), (0.05, 20, 6), (0.02, 10, 3)])
+@pytest.mark.parametrize(("reg", "n", "seed"), [(0.1, 20, 3), (0.05, 10, 4), (0.05, 20, 6)])
 def test_pruning_takes_equations_that_are_equal_up_to_rounding(reg, n, seed):
     rng = np.random.default_rng([0, seed])
     rows = rng.normal(size=(n + 2000, 2))[:n]
@@ -137,8 +137,8 @@ def test_pruning_takes_equations_that_are_equal_up_to_rounding(reg, n, seed):
     program = program.with_reg(reg * reg_max(program))
     network = to_relu_network(program, solve(program, tol=1e-9))
     small = prune(network, rows)
-    assert len(small.theta2) < len(network.theta2)
-    np.testing.assert_allclose(small(rows), network(rows), atol=1e-6)  # HiGHS meets an equation to 1e-7
+    assert len(small.theta2) <= min(5, len(network.theta2))
+    np.testing.assert_allclose(small(rows), network(rows), atol=1e-12)  # HiGHS alone meets an equation to 1e-7
 
 
 def test_pruning_many_equal_neurons_leaves_one():
