@@ -73,16 +73,22 @@ def published(program: ConvexProgram, best: float, rho: float, chunk: int = 20) 
         yield total, error_of(program, state.V, best)
 
 
-def scnn(program: ConvexProgram, best: float) -> Curve:
-    """pyscnn: restarted FISTA for gated gates (its own trace), its augmented Lagrangian for ReLU (growing budgets)."""
+def _scnn_problem(program: ConvexProgram) -> tuple[np.ndarray, np.ndarray, dict]:
+    """(X, y, settings) of its `optimize_model`."""
     import logging
 
-    from scnn import metrics, models, optimize, regularizers, solvers
+    from scnn import regularizers
 
     logging.getLogger("scnn").setLevel(logging.ERROR)
-    X, y = program.X, program.y.reshape(-1, 1)
-    penalty = regularizers.NeuronGL1(program.reg / len(X))  # its loss is ours over n
-    shared = {"regularizer": penalty, "return_convex": True, "unitize_data": False}
+    penalty = regularizers.NeuronGL1(program.reg / len(program.X))  # its loss is ours over n
+    return program.X, program.y.reshape(-1, 1), {"regularizer": penalty, "return_convex": True, "unitize_data": False}
+
+
+def scnn(program: ConvexProgram, best: float) -> Curve:
+    """pyscnn: restarted FISTA for gated gates (its own trace), its augmented Lagrangian for ReLU (growing budgets)."""
+    from scnn import metrics, models, optimize, solvers
+
+    X, y, shared = _scnn_problem(program)
 
     def relu(budget: int) -> tuple[float, float]:
         model = models.ConvexReLU(program.gates)
@@ -112,13 +118,9 @@ def scnn(program: ConvexProgram, best: float) -> Curve:
 
 def scnn_alone(program: ConvexProgram, best: float) -> Curve:
     """pyscnn's gated solver as a user calls it: one point, where its own rule of stopping ends it."""
-    import logging
+    from scnn import metrics, models, optimize, solvers
 
-    from scnn import metrics, models, optimize, regularizers, solvers
-
-    logging.getLogger("scnn").setLevel(logging.ERROR)
-    X, y = program.X, program.y.reshape(-1, 1)
-    shared = {"regularizer": regularizers.NeuronGL1(program.reg / len(X)), "return_convex": True, "unitize_data": False}
+    X, y, shared = _scnn_problem(program)
     for _ in range(2):
         model = models.ConvexGatedReLU(program.gates)
         began = time.perf_counter()

@@ -20,8 +20,7 @@ from jaxtyping import Array, Bool, Float
 from coala_lib.cvxnn.losses import LOSSES
 from coala_lib.cvxnn.operators import Features, cones_of, fit_of, pull_back
 
-ROWS_A_PASS, FEW_PASSES = 64, 1  # rows that join or leave all sums in a pass; passes beyond which blocks go singly
-ROWS_A_CHUNK = 64  # rows that join or leave the sum of a single block at a time
+FEW_ROWS = 64  # that join or leave a sum at a time; where no block has more, all blocks go together
 FLOOR = 1e-6  # share of the stiffness left along a block, where phi may be flat
 
 
@@ -209,29 +208,22 @@ def corrected_sums(
     most = (held != wanted).sum(axis=0, dtype=jnp.int32).max()
     held, wanted = (rows.reshape(len(rows), -1).T for rows in (held, wanted))
     blocks = gram.reshape(-1, *whole.shape)
-    few = most <= FEW_PASSES * ROWS_A_PASS
-    return jax.lax.cond(few, _together, _by_block, A, blocks, held, wanted, whole).reshape(gram.shape)
+    blocks = jax.lax.cond(
+        most <= FEW_ROWS,
+        lambda: _together(A, blocks, held, wanted),
+        lambda: _by_block(A, blocks, held, wanted, whole),
+    )
+    return blocks.reshape(gram.shape)
 
 
 def _together(
-    A: Features,
-    gram: Float[Array, "B d d"],
-    held: Bool[Array, "B n"],
-    wanted: Bool[Array, "B n"],
-    whole: Float[Array, "d d"],
+    A: Features, gram: Float[Array, "B d d"], held: Bool[Array, "B n"], wanted: Bool[Array, "B n"]
 ) -> Float[Array, "B d d"]:
-    size = min(ROWS_A_PASS, held.shape[1])
-
-    def one_pass(carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        gram, held = carry
-        changed, rows = jax.lax.top_k((held != wanted).astype(gram.dtype), size)
-        joins = jnp.take_along_axis(wanted, rows, axis=1)
-        x = A.X[rows]
-        signed = x * jnp.where(joins, changed, -changed)[..., None]
-        gram = gram + jnp.einsum("bcd,bce->bde", signed, x)
-        return gram, held.at[jnp.arange(len(held))[:, None], rows].set(joins)
-
-    return jax.lax.while_loop(lambda carry: (carry[1] != wanted).any(), one_pass, (gram, held))[0]
+    """Correct every block by its changed rows, of which none has more than FEW_ROWS."""
+    changed, rows = jax.lax.top_k((held != wanted).astype(gram.dtype), min(FEW_ROWS, held.shape[1]))
+    x = A.X[rows]
+    signed = x * jnp.where(jnp.take_along_axis(wanted, rows, axis=1), changed, -changed)[..., None]
+    return gram + jnp.einsum("bcd,bce->bde", signed, x)
 
 
 def _by_block(
@@ -241,22 +233,22 @@ def _by_block(
     wanted: Bool[Array, "B n"],
     whole: Float[Array, "d d"],
 ) -> Float[Array, "B d d"]:
-    n, size = held.shape[1], min(ROWS_A_CHUNK, held.shape[1])
+    """Build each block from its nearest base, some rows at a time."""
 
     def one_block(block: tuple[Array, Array, Array]) -> Array:
         gram, held, wanted = block
         bases = jnp.stack([held, jnp.zeros_like(held), jnp.ones_like(held)])
         apart = (bases != wanted[None]).sum(axis=1, dtype=jnp.int32)
         nearest = apart.argmin()
-        rows = jnp.nonzero(bases[nearest] != wanted, size=n + size, fill_value=0)[0]
+        rows = jnp.nonzero(bases[nearest] != wanted, size=len(wanted) + FEW_ROWS, fill_value=0)[0]
 
         def one_chunk(carry: tuple[Array, Array]) -> tuple[Array, Array]:
             gram, at = carry
-            here = jax.lax.dynamic_slice(rows, (at,), (size,))
-            live = at + jnp.arange(size, dtype=jnp.int32) < apart[nearest]
+            here = jax.lax.dynamic_slice(rows, (at,), (FEW_ROWS,))
+            live = at + jnp.arange(FEW_ROWS, dtype=jnp.int32) < apart[nearest]
             x = A.X[here]
             sign = jnp.where(wanted[here], 1, -1).astype(x.dtype) * live.astype(x.dtype)
-            return gram + (x * sign[:, None]).T @ x, at + size
+            return gram + (x * sign[:, None]).T @ x, at + FEW_ROWS
 
         start = jnp.stack([gram, jnp.zeros_like(gram), whole])[nearest], jnp.zeros((), jnp.int32)
         return jax.lax.while_loop(lambda carry: carry[1] < apart[nearest], one_chunk, start)[0]

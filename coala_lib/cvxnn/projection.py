@@ -42,7 +42,7 @@ def _project_block(
         point = c + (X[active] * flips[active, None]).T @ mu
         if length < size:
             active[np.flatnonzero(active)[mu == 0]] = False
-        size = length
+        size = min(size, length)
 
 
 def project_cones(A: Features, C: Float[np.ndarray, "H P d"]) -> Float[np.ndarray, "H P d"]:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array
 
 from coala_lib.cvxnn import cronos, gated, newton
-from coala_lib.cvxnn.augmented import ROWS_A_CHUNK, Multipliers
+from coala_lib.cvxnn.augmented import FEW_ROWS, Multipliers
 from coala_lib.cvxnn.linsolve import Penalties
 from coala_lib.cvxnn.operators import Features
 from coala_lib.cvxnn.state import initial_state
@@ -81,9 +81,9 @@ def phase_one_flops(
         at = Multipliers(state.lam, state.nu, number, number)
         run = jax.eval_shape(partial(newton.start_newton, slots=1), state.U, at)
         loop = partial(newton.run_newton, loss="squared")
-        # a round sums its rows anew, at most half of them, in chunks; after that a chunk or a pass a step is enough
-        chunks = 1 + -(-n // (2 * ROWS_A_CHUNK)) * effort.rounds / effort.steps
-        trips = effort.rounds, effort.steps / effort.rounds, chunks, 1, effort.cg_steps / effort.steps
+        # a round sums its rows anew, at most half of them, in chunks; after that a chunk a step is enough
+        chunks = 1 + -(-n // (2 * FEW_ROWS)) * effort.rounds / effort.steps
+        trips = effort.rounds, effort.steps / effort.rounds, chunks, effort.cg_steps / effort.steps
         return count_flops(loop, run, A, y, number, number, count, count, trips=trips)
     penalties = Penalties(number, number, number)
     start = partial(cronos.start_run, method="cg", rank=1, slots=1)
