@@ -22,6 +22,6 @@ def timed() -> dict[str, Any]:
 
 
 def write(path: Path, found: dict[str, Any]) -> None:
-    """Write a result, whole or not at all; NumPy's numbers become floats."""
+    """Write a result, whole or not at all; NumPy's numbers become Python's."""
     with replacing(path) as aside:
-        aside.write_text(json.dumps(found, indent=1, default=float) + "\n", encoding="utf-8")
+        aside.write_text(json.dumps(found, indent=1, default=lambda value: value.item()) + "\n", encoding="utf-8")

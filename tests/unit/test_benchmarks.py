@@ -15,32 +15,33 @@ RACE = Path(__file__).parents[2] / "notebooks" / "fixtures" / "solver_benchmark.
 
 
 def test_reach_takes_the_first_time_at_each_level() -> None:
-    found = reach(iter([(1.0, 0.5), (2.0, 9e-3), (3.0, 2e-2), (4.0, 9e-4), (5.0, 1e-9)]), LEVELS, limit=100.0)
-    assert found["seconds"] == {"0.01": 2.0, "0.001": 4.0}
-    assert (found["spent"], found["last_error"]) == (4.0, 9e-4)
+    curve = [(1.0, 0.5), (2.0, 9e-3), (3.0, 2e-2), (4.0, 9e-4), (5.0, 1e-9), (6.0, 0.0)]
+    found = reach(iter(curve), LEVELS, limit=100.0)
+    assert found["seconds"] == {"0.01": 2.0, "0.001": 4.0, "0.0001": 5.0}
+    assert (found["spent"], found["last_error"]) == (5.0, 1e-9)
 
 
 def test_reach_stops_at_the_limit_and_says_what_is_missing() -> None:
     found = reach(iter([(1.0, 9e-3), (7.0, 5e-3), (9.0, 1e-9)]), LEVELS, limit=5.0)
-    assert found["seconds"] == {"0.01": 1.0, "0.001": None}
+    assert found["seconds"] == {"0.01": 1.0, "0.001": None, "0.0001": None}
     assert found["spent"] == 7.0
 
 
 def test_one_point_may_reach_several_levels() -> None:
-    assert reach(iter([(3.0, 1e-9)]), LEVELS, limit=5.0)["seconds"] == {"0.01": 3.0, "0.001": 3.0}
+    assert reach(iter([(3.0, 1e-9)]), LEVELS, limit=5.0)["seconds"] == dict.fromkeys(("0.01", "0.001", "0.0001"), 3.0)
 
 
 def test_the_best_of_a_grid_is_the_one_that_got_furthest_and_there_soonest() -> None:
     curves = {
         0.1: [(1.0, 9e-3), (99.0, 2e-3)],  # soonest at the first level, never at the second
-        1.0: [(2.0, 9e-3), (4.0, 9e-4)],
-        10.0: [(1.5, 9e-3), (5.0, 9e-4)],
+        1.0: [(2.0, 9e-3), (3.0, 9e-4), (4.0, 9e-5)],
+        10.0: [(1.5, 9e-3), (2.0, 9e-4), (5.0, 9e-5)],
         100.0: [(0.1, np.nan)],
     }
     found = best_of({rho: lambda rho=rho: iter(curves[rho]) for rho in curves}, limit=10.0)
     assert found["setting"] == 1.0
     assert found["settings"] == list(curves)
-    assert found["seconds"] == {"0.01": 2.0, "0.001": 4.0}
+    assert found["seconds"] == {"0.01": 2.0, "0.001": 3.0, "0.0001": 4.0}
     assert best_of({0.1: lambda: iter([(1.0, np.nan)]), 1.0: lambda: iter([(2.0, 0.5)])}, 1.0)["setting"] == 1.0
 
 
@@ -66,11 +67,13 @@ def test_problems_are_seeded_and_scaled() -> None:
 def test_the_committed_race_is_of_these_problems() -> None:
     race = json.loads(RACE.read_text(encoding="utf-8"))
     assert race["scale"] == 1.0
-    assert set(race["problems"]) <= set(PROBLEMS)
+    assert set(race["problems"]) == set(PROBLEMS)
     for name, problem in race["problems"].items():
         _, n, d, P, variant, share = PROBLEMS[name]
         assert (problem["n"], problem["d"], problem["variant"]) == (n, d, variant)
         assert problem["P"] <= P
         assert problem["share_of_reg_max"] == share
+        for peer in problem["peers"].values():
+            assert list(peer["seconds"]) == [f"{level:g}" for level in LEVELS]
         for level, row in problem["ours"]["levels"].items():
             assert row["reached"] == (row["gap"] <= float(level))
