@@ -43,7 +43,7 @@ book: env ## run every chapter at the laptop preset, then render the book
 	$(WORKFLOW) html --from-runs --began $(BEGAN)
 
 test: lint ## everything the continuous integration runs
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: env ## check style
 	$(PY) -m ruff check .
