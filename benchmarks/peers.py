@@ -1,7 +1,8 @@
 """Other solvers on the same program; each yields (seconds so far, error) as it goes.
 
 The error of a peer is max(|objective - p*| / p*, ||cone violation|| / ||X U||) at its own iterate, with p* from our
-certified solve in float64: milder than the duality gap asked of our solver. Times leave out compilation.
+certified solve in float64: milder than the duality gap asked of our solver. Times leave out compilation, and
+CVXPY's translation of the program.
 """
 
 import time
@@ -11,10 +12,11 @@ from collections.abc import Iterator
 import numpy as np
 
 from coala_lib.cvxnn import ConvexProgram
-from coala_lib.cvxnn.operators import cones_of, explicit_matrices, fit_of, products
+from coala_lib.cvxnn.operators import cones_of, fit_of, products
 
 Curve = Iterator[tuple[float, float]]
 PUBLISHED_RHOS = (0.01, 0.1, 1.0, 10.0)  # penalties of the published ADMM, of which the best is used
+SCNN_TOLS = (1e-6, 1e-9)  # of pyscnn's ReLU solver: its own, which ends early, and one that does not
 SIGMAS = (0.25, 1.0, 4.0, 16.0)  # penalties of our ADMM held to the peers' error, likewise
 RATES = (1e-3, 1e-2, 1e-1)  # learning rates of Adam, of which the best is used
 
@@ -84,7 +86,7 @@ def _scnn_problem(program: ConvexProgram) -> tuple[np.ndarray, np.ndarray, dict]
     return program.X, program.y.reshape(-1, 1), {"regularizer": penalty, "return_convex": True, "unitize_data": False}
 
 
-def scnn(program: ConvexProgram, best: float) -> Curve:
+def scnn(program: ConvexProgram, best: float, tol: float = 1e-9) -> Curve:
     """pyscnn: restarted FISTA for gated gates (its own trace), its augmented Lagrangian for ReLU (growing budgets)."""
     from scnn import metrics, models, optimize, solvers
 
@@ -92,7 +94,7 @@ def scnn(program: ConvexProgram, best: float) -> Curve:
 
     def relu(budget: int) -> tuple[float, float]:
         model = models.ConvexReLU(program.gates)
-        solver = solvers.AL(model, max_primal_iters=budget, max_dual_iters=10_000)
+        solver = solvers.AL(model, max_primal_iters=budget, max_dual_iters=10_000, tol=tol, constraint_tol=tol)
         began = time.perf_counter()
         model, _ = optimize.optimize_model(model, solver, metrics.Metrics(), X, y, **shared)
         seconds = time.perf_counter() - began
@@ -108,7 +110,7 @@ def scnn(program: ConvexProgram, best: float) -> Curve:
         return
     for attempt in range(2):
         model = models.ConvexGatedReLU(program.gates)
-        solver = solvers.RFISTA(model, max_iters=5000, tol=1e-9)
+        solver = solvers.RFISTA(model, max_iters=5000, tol=tol)
         log = metrics.Metrics(metric_freq=5)
         _, log = optimize.optimize_model(model, solver, log, X, y, **shared)
         if attempt:
@@ -136,20 +138,23 @@ def _increments(times: list[float]) -> np.ndarray:
 
 
 def interior_point(program: ConvexProgram, best: float, solver: str) -> Curve:
-    """CVXPY on the explicit block matrices, one solve to the solver's own tolerance."""
+    """CVXPY on the explicit matrices, G sparse: one solve to the solver's own tolerance, by the solver's own clock."""
     import cvxpy as cp
+    from scipy import sparse
 
-    F, G = explicit_matrices(program.X.astype(float), program.patterns.astype(float), program.halves)
-    u, d = cp.Variable(F.shape[1]), program.X.shape[1]
+    X, patterns, relu = program.X.astype(float), program.patterns.astype(float), program.variant == "relu"
+    blocks = [pattern[:, None] * X for pattern in patterns.T]
+    F = np.hstack(blocks + [-block for block in blocks] * relu)
+    u, d = cp.Variable(F.shape[1]), X.shape[1]
     norms = cp.norm(cp.reshape(u, (F.shape[1] // d, d), order="C"), 2, axis=1)
-    constraints = [G @ u >= 0] if program.variant == "relu" else []
+    cones = [(2 * pattern[:, None] - 1) * X for pattern in patterns.T] * program.halves
+    constraints = [sparse.block_diag(cones, format="csc") @ u >= 0] * relu
     objective = 0.5 * cp.sum_squares(F @ u - program.y) + program.reg * cp.sum(norms)
     problem = cp.Problem(cp.Minimize(objective), constraints)
-    began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         problem.solve(solver=solver)
-    seconds = time.perf_counter() - began
+    seconds = (problem.solver_stats.setup_time or 0) + problem.solver_stats.solve_time
     yield seconds, error_of(program, u.value.reshape(program.halves, -1, d), best)
 
 

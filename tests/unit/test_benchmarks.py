@@ -8,17 +8,23 @@ import pytest
 
 from benchmarks.peers import error_of
 from benchmarks.problems import PROBLEMS, make
-from benchmarks.solver import LEVELS, best_of, reach
+from benchmarks.solver import KEPT, LEVELS, best_of, reach
 from coala_lib.cvxnn import solve
 
 RACE = Path(__file__).parents[2] / "notebooks" / "fixtures" / "solver_benchmark.json"
 
 
-def test_reach_takes_the_first_time_at_each_level() -> None:
-    curve = [(1.0, 0.5), (2.0, 9e-3), (3.0, 2e-2), (4.0, 9e-4), (5.0, 1e-9), (6.0, 0.0)]
+def test_a_level_is_reached_where_the_error_stays_within_it() -> None:
+    curve = [(1.0, 0.5), (2.0, 9e-3), (3.0, 2e-2), (4.0, 9e-4), *((5.0 + k, 1e-9) for k in range(20))]
     found = reach(iter(curve), LEVELS, limit=100.0)
-    assert found["seconds"] == {"0.01": 2.0, "0.001": 4.0, "0.0001": 5.0}
-    assert (found["spent"], found["last_error"]) == (5.0, 1e-9)
+    assert found["seconds"] == {"0.01": 4.0, "0.001": 4.0, "0.0001": 5.0}
+    assert (found["spent"], found["last_error"]) == (4.0 + KEPT, 1e-9)
+    assert found["curve"] == curve[: 3 + KEPT + 1]
+
+
+def test_an_objective_that_passes_the_optimum_has_not_reached_it() -> None:
+    found = reach(iter([(1.0, 9e-5), (2.0, 5e-2), (3.0, 9e-3)]), LEVELS, limit=100.0)
+    assert found["seconds"] == {"0.01": 3.0, "0.001": None, "0.0001": None}
 
 
 def test_reach_stops_at_the_limit_and_says_what_is_missing() -> None:
@@ -28,10 +34,11 @@ def test_reach_stops_at_the_limit_and_says_what_is_missing() -> None:
 
 
 def test_one_point_may_reach_several_levels() -> None:
-    assert reach(iter([(3.0, 1e-9)]), LEVELS, limit=5.0)["seconds"] == dict.fromkeys(("0.01", "0.001", "0.0001"), 3.0)
+    found = reach(iter([(3.0, 1e-9)]), LEVELS, limit=5.0)
+    assert found["seconds"] == dict.fromkeys(("0.01", "0.001", "0.0001"), 3.0)
 
 
-def test_the_best_of_a_grid_is_the_one_that_got_furthest_and_there_soonest() -> None:
+def test_every_level_takes_its_own_best_of_a_grid() -> None:
     curves = {
         0.1: [(1.0, 9e-3), (99.0, 2e-3)],  # soonest at the first level, never at the second
         1.0: [(2.0, 9e-3), (3.0, 9e-4), (4.0, 9e-5)],
@@ -39,10 +46,11 @@ def test_the_best_of_a_grid_is_the_one_that_got_furthest_and_there_soonest() -> 
         100.0: [(0.1, np.nan)],
     }
     found = best_of({rho: lambda rho=rho: iter(curves[rho]) for rho in curves}, limit=10.0)
-    assert found["setting"] == 1.0
-    assert found["settings"] == list(curves)
-    assert found["seconds"] == {"0.01": 2.0, "0.001": 3.0, "0.0001": 4.0}
-    assert best_of({0.1: lambda: iter([(1.0, np.nan)]), 1.0: lambda: iter([(2.0, 0.5)])}, 1.0)["setting"] == 1.0
+    assert found["seconds"] == {"0.01": 1.0, "0.001": 2.0, "0.0001": 4.0}
+    assert found["settings"] == {"0.01": 0.1, "0.001": 10.0, "0.0001": 1.0}
+    assert (found["setting"], found["grid"]) == (1.0, list(curves))
+    nothing = best_of({0.1: lambda: iter([(1.0, np.nan)]), 1.0: lambda: iter([(2.0, 0.5)])}, 1.0)
+    assert (nothing["setting"], nothing["settings"]["0.01"], nothing["seconds"]["0.01"]) == (1.0, None, None)
 
 
 @pytest.mark.parametrize("name", ["small-relu", "small-gated"])
@@ -73,7 +81,13 @@ def test_the_committed_race_is_of_these_problems() -> None:
         assert (problem["n"], problem["d"], problem["variant"]) == (n, d, variant)
         assert problem["P"] <= P
         assert problem["share_of_reg_max"] == share
+        names = [f"{level:g}" for level in LEVELS]
         for peer in problem["peers"].values():
-            assert list(peer["seconds"]) == [f"{level:g}" for level in LEVELS]
-        for level, row in problem["ours"]["levels"].items():
-            assert row["reached"] == (row["gap"] <= float(level))
+            assert list(peer["seconds"]) == names
+            assert (peer["seconds"][names[-1]] is not None) == (peer["last_error"] <= LEVELS[-1])
+        for key in ("ours", "ours_float64"):
+            rows = problem[key]["levels"]
+            assert list(rows) == names[: len(rows)] != []
+            for row in rows.values():
+                assert row["range"][0] <= row["seconds"] <= row["range"][1]
+                assert 1 <= row["repeats"] <= problem["repeats"]
