@@ -1,6 +1,6 @@
 """Phase I against its peers, on the same programs, in one interleaved run: writes the JSON that the book reads.
 
-    python -m benchmarks.solver                  all problems, about forty minutes on two cores
+    python -m benchmarks.solver                  all problems, about an hour on two cores
     python -m benchmarks.solver --only gauss-relu --only path --limit 30
 
 Every peer stops at the first of: the tightest error, the time limit, ten thousand points. Our certified times are
