@@ -17,21 +17,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import typer
 
-from benchmarks import peers
-from benchmarks.problems import PROBLEMS, Problem, gaussian, make
+from benchmarks import iteration, peers
+from benchmarks.problems import PROBLEMS, Problem, make
 from benchmarks.results import write
 from coala_lib._device import describe_device
-from coala_lib.cvxnn import ConvexProgram, cronos, reg_path, sample_gates, solve
-from coala_lib.cvxnn import newton as semismooth
-from coala_lib.cvxnn.augmented import Multipliers
-from coala_lib.cvxnn.linsolve import Penalties
-from coala_lib.cvxnn.operators import Features
-from coala_lib.cvxnn.state import initial_state
+from coala_lib.cvxnn import ConvexProgram, reg_path, solve
 
 LEVELS = (1e-2, 1e-3, 1e-4)
 RESULTS = Path(__file__).parents[1] / "notebooks" / "fixtures" / "solver_benchmark.json"
@@ -161,86 +154,6 @@ def compare(problem: Problem, limit: float, repeats: int, with_clarabel: bool) -
     return result
 
 
-def _timed(function: Callable[[], object], repeats: int = 5) -> float:
-    jax.block_until_ready(function())
-    seconds = []
-    for _ in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(function())
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
-
-
-def _iterate(program: ConvexProgram, cg_steps: int, count: int) -> Callable[[], object]:
-    """A function that runs `count` iterations of exactly `cg_steps` CG steps, checks included.
-
-    A tiny reg keeps the u-step from ending early; the work of an iteration does not depend on it otherwise.
-    """
-    A = Features(jnp.asarray(program.X), jnp.asarray(np.ascontiguousarray(program.X.T)), jnp.asarray(program.patterns))
-    y = jnp.asarray(program.y)
-    sigma = 0.3
-    rho = 0.1 * sigma * float(np.square(program.X).sum()) / program.X.shape[1]
-    penalties = Penalties(*(jnp.asarray(value, y.dtype) for value in (1.0, rho, sigma)))
-
-    def run() -> object:
-        begin = cronos.start_run(initial_state(A, y), A, penalties, "cg", 1, 64)
-        zero = jnp.zeros((), y.dtype)
-        return cronos.run(
-            begin, A, y, jnp.asarray(1e-9, y.dtype), zero, 0, count, "squared", "cg", 1, cg_steps, False
-        ).state.U
-
-    return run
-
-
-def _iteration_seconds(program: ConvexProgram, cg_steps: int, counts: tuple[int, int] = (20, 120)) -> float:
-    """Seconds an iteration: the difference of two runs, so that setup drops out."""
-    low, high = (_timed(_iterate(program, cg_steps, count), 3) for count in counts)
-    return (high - low) / (counts[1] - counts[0])
-
-
-def roofline(problem: Problem, cg_steps: int = 4, repeats: int = 5) -> dict:
-    """Seconds of an iteration over seconds of its matrix products alone, at the same shapes, measured in turns."""
-    program = problem.program
-    X = jnp.asarray(program.X)
-    XT, P = jnp.asarray(np.ascontiguousarray(program.X.T)), program.patterns.shape[1]
-    loops = 50
-
-    def pair(columns: int) -> float:
-        @jax.jit
-        def go(U: jax.Array) -> jax.Array:
-            return jax.lax.fori_loop(0, loops, lambda _, U: (XT @ (X @ U)) * jnp.asarray(1e-6, U.dtype), U)
-
-        U = jnp.ones((X.shape[1], columns), X.dtype)
-        return _timed(lambda: go(U)) / loops
-
-    # an iteration: X^T s and X u on 2P columns, and a product pair on P columns for every CG step and for its residual
-    rounds = [(_iteration_seconds(program, cg_steps), pair(2 * P) + (cg_steps + 1) * pair(P)) for _ in range(repeats)]
-    iteration, products = np.median(rounds, axis=0)
-    ratios = [iteration / products for iteration, products in rounds]
-    return {
-        "cg_steps": cg_steps,
-        "iteration_seconds": iteration,
-        "products_seconds": products,
-        "ratio": np.median(ratios),
-        "range": [min(ratios), max(ratios)],
-    }
-
-
-def growth() -> dict:
-    """Seconds an iteration as n, d or P grows over two decades, the others fixed."""
-    sizes = {"n": (300, 1000, 3000, 10000, 30000), "d": (8, 25, 80, 250, 800), "P": (2, 6, 20, 60, 200)}
-    found = {}
-    for axis, values in sizes.items():
-        seconds = []
-        for value in values:
-            shape = {"n": 2000, "d": 64, "P": 32} | {axis: value}
-            X, y = gaussian(shape["n"], shape["d"])
-            program = ConvexProgram(X, y, sample_gates(X, shape["P"]), reg=1.0)
-            seconds.append(_iteration_seconds(program, 4, (20, 60)))
-        found[axis] = {"values": values, "seconds": seconds}
-    return found
-
-
 def path(problem: Problem, tol: float = 1e-2) -> dict:
     """Thirty points along the regularisation path against the hardest of them from a cold start."""
     program = problem.program
@@ -262,29 +175,6 @@ def path(problem: Problem, tol: float = 1e-2) -> dict:
         "hardest_iterations": cold.n_iter,
         "ratio": total / hardest,
     }
-
-
-def memory(problem: Problem) -> dict[str, dict]:
-    """Bytes each compiled loop holds, inputs included, over the bytes of X and of 4 n P + 4 d P floats."""
-    program = problem.program
-    (n, d), P = program.X.shape, program.patterns.shape[1]
-    A = Features(jnp.asarray(program.X), jnp.asarray(np.ascontiguousarray(program.X.T)), jnp.asarray(program.patterns))
-    y = jnp.asarray(program.y)
-    one, blocks = jnp.ones((), y.dtype), jnp.zeros((2, P, d), y.dtype)
-    admm = cronos.start_run(initial_state(A, y), A, Penalties(one, one, one), "cg", 1, 64)
-    newton = semismooth.start_newton(blocks, Multipliers(blocks, jnp.zeros((n, 2, P), y.dtype), one, one), 64)
-    loops = {
-        "admm": cronos.run.lower(admm, A, y, one, one, 0, 10, "squared", "cg", 1, 4, True),
-        "newton": semismooth.run_newton.lower(newton, A, y, one, one, 10, 10, "squared"),
-    }
-    unit, found = 4 * (n * d + 4 * n * P + 4 * d * P), {}
-    for name, lowered in loops.items():
-        began = time.perf_counter()
-        analysis = lowered.compile().memory_analysis()
-        seconds = time.perf_counter() - began
-        held = analysis.temp_size_in_bytes + analysis.argument_size_in_bytes
-        found[name] = {"bytes": held, "unit_bytes": unit, "ratio": held / unit, "compile_seconds": seconds}
-    return found
 
 
 def _versions() -> dict[str, str]:
@@ -324,13 +214,13 @@ def main(
         if name == "path":
             result["path"] = path(make("gauss-relu", scale))
         elif name == "growth":
-            result["growth"] = growth()
+            result["growth"] = iteration.growth()
         else:
             problem = make(name, scale)
             result["problems"][name] = compare(problem, limit, repeats, clarabel and name == "gauss-relu")
             if name in ("gauss-relu", "lm-relu"):
-                result["problems"][name]["roofline"] = roofline(problem)
-                result["problems"][name]["memory"] = memory(problem)
+                result["problems"][name]["roofline"] = iteration.roofline(problem)
+                result["problems"][name]["memory"] = iteration.memory(problem)
         result["seconds"] = time.perf_counter() - began
         write(out, result)  # a race that is cut short keeps the problems it has finished
     typer.echo(f"{out}: {result['seconds']:.0f} s")

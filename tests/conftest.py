@@ -29,7 +29,13 @@ def without_annotations():
 
 @pytest.fixture(scope="module")
 def compiled_quickly():
-    """For modules of many small programs that run once each: XLA's optimisations would cost more than they save."""
+    """For modules of many small programs that run once each: XLA's optimisations would cost more than they save.
+
+    JAX does not tell the programs of one setting from those of the other, and they differ in their last digit:
+    nothing that was compiled before may be used after, or equal seeds would give unequal weights.
+    """
     jax.config.update("jax_disable_most_optimizations", True)
+    jax.clear_caches()
     yield
     jax.config.update("jax_disable_most_optimizations", False)
+    jax.clear_caches()

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.iteration import memory, roofline
 from benchmarks.peers import error_of
 from benchmarks.problems import PROBLEMS, make
 from benchmarks.solver import KEPT, LEVELS, best_of, reach
@@ -62,6 +63,16 @@ def test_the_peers_error_vanishes_at_the_optimum_and_sees_both_faults(name: str)
     assert error_of(program, 1.2 * U, solution.primal) > 1e-4
     if program.variant == "relu":
         assert error_of(program, -U, program.objective(*-U)) > 0.1  # right objective, outside the cones
+
+
+def test_an_iteration_costs_no_less_than_its_products_and_its_inputs() -> None:
+    problem = make("small-relu", scale=0.3)
+    found = roofline(problem, repeats=1)
+    assert found["ratio"] * found["products_seconds"] == pytest.approx(found["iteration_seconds"])
+    assert found["ratio"] > 0.5
+    for held in memory(problem).values():
+        assert held["bytes"] > 2 * problem.program.X.nbytes  # X and its transpose
+        assert held["ratio"] == held["bytes"] / held["unit_bytes"] > 1
 
 
 def test_problems_are_seeded_and_scaled() -> None:
