@@ -22,17 +22,28 @@ class Status(Enum):
 class Certificate:
     """Proof of how far a point can be from the optimum of the *sampled* convex program.
 
+    Who trusts nobody checks it with products alone: ||F_j^T z + A_j^T mu_j|| <= reg for every block j and mu >= 0, so
+    the dual value of z bounds the optimum from below.
+
     Attributes:
         primal: objective at a feasible point, an upper bound on the optimum.
         dual: value of a feasible dual point, a lower bound on the optimum.
         kkt_residual: largest block norm of the stationarity residual, relative to reg.
         cone_violation: largest violation of the cone constraints at the certified point, relative to its fit.
+        dual_point: z, (n,) float64, whose dual value is `dual`.
+        multipliers: mu, (n, H, P) float64 multipliers of the cones that make z feasible; None for the gated variant,
+            for zero multipliers, and in a head read from a file.
+        block_residuals: (H, P) norms of the stationarity residual of each block, relative to reg; None in a head read
+            from a file.
     """
 
     primal: float
     dual: float
     kkt_residual: float
     cone_violation: float
+    dual_point: np.ndarray | None = field(default=None, repr=False, compare=False)
+    multipliers: np.ndarray | None = field(default=None, repr=False, compare=False)
+    block_residuals: np.ndarray | None = field(default=None, repr=False, compare=False)
 
     @property
     def gap(self) -> float:

@@ -39,13 +39,17 @@ def dual_bound(
     blocks = fit_adjoint(A, z, program.halves)
     if mu is not None:
         blocks = blocks + cones_adjoint(A, np.maximum(mu.astype(float), 0))
-    return _on_the_ray(program, z, y, np.linalg.norm(blocks, axis=-1).max())
+    return _value(program, _scale(program, z, y, np.linalg.norm(blocks, axis=-1).max()) * z, y)
 
 
-def _on_the_ray(program: ConvexProgram, z: np.ndarray, y: np.ndarray, bound: float) -> float:
+def _scale(program: ConvexProgram, z: np.ndarray, y: np.ndarray, bound: float) -> float:
+    """The best s for which s z is feasible, given a bound on the block norms of z."""
     # the constraint is one-sided for cones (both signs are among the blocks), so the ray is s >= 0
-    scale = program.loss_function.scale(z, y, program.reg / bound if bound else np.inf)
-    return float(program.loss_function.dual(scale * z, y))
+    return float(program.loss_function.scale(z, y, program.reg / bound if bound else np.inf))
+
+
+def _value(program: ConvexProgram, z: np.ndarray, y: np.ndarray) -> float:
+    return float(program.loss_function.dual(z, y))
 
 
 def certify(
@@ -88,19 +92,24 @@ def certify(
         point = project_cones(A, V)
         size = np.linalg.norm(fit(A, point)) or 1.0
         cone_violation = float(max(-cones(A, point).min(), 0.0) / size)
-    if sigma_nu is not None:
-        pull = pull - cones_adjoint(A, np.minimum(sigma_nu.astype(float), 0))
+    mu = None if sigma_nu is None else np.maximum(-sigma_nu.astype(float), 0)
+    if mu is not None:
+        pull = pull + cones_adjoint(A, mu)
     if rho_lam is None:
         norms = np.linalg.norm(V, axis=-1, keepdims=True)
         sizes = np.linalg.norm(pull, axis=-1, keepdims=True)
         shrunk = pull * (program.reg / np.maximum(sizes, program.reg))
         rho_lam = np.where(norms > 0, program.reg * V / np.where(norms > 0, norms, 1), shrunk)
-    residual = np.linalg.norm(rho_lam.astype(float) - pull, axis=-1).max()
+    residuals = np.linalg.norm(rho_lam.astype(float) - pull, axis=-1) / program.reg
+    scale = _scale(program, z, y, np.linalg.norm(pull, axis=-1).max())
     return point, Certificate(
         primal=program.objective(*point),
-        dual=_on_the_ray(program, z, y, np.linalg.norm(pull, axis=-1).max()),
-        kkt_residual=float(residual / program.reg),
+        dual=_value(program, scale * z, y),
+        kkt_residual=float(residuals.max()),
         cone_violation=cone_violation,
+        dual_point=scale * z,
+        multipliers=None if mu is None else scale * mu,
+        block_residuals=residuals,
     )
 
 
@@ -134,4 +143,4 @@ def all_patterns_bound(program: ConvexProgram, z: Float[np.ndarray, " n"]) -> fl
     for part in (np.maximum(z, 0), np.maximum(-z, 0)):
         top = np.linalg.norm(np.sqrt(part)[:, None] * X, 2) ** 2
         tails.append(np.sqrt(part.sum() * top) / 2)
-    return _on_the_ray(program, z, y, float(half + max(tails)))
+    return _value(program, _scale(program, z, y, float(half + max(tails))) * z, y)

@@ -213,14 +213,14 @@ def train_relu_network(program: ConvexProgram, m: int, seed: int = 0, max_iter: 
 def mismatch(program: ConvexProgram, v: Float[np.ndarray, "P d"], w: Float[np.ndarray, "P d"]) -> float:
     """How far the deployed network's outputs are from the convex model's: ||f(X) - F u|| / ||F u||.
 
-    Zero for cone-feasible weights; up to a third for the iterates of an ADMM stopped early.
+    Zero for cone-feasible weights; about a third for the iterates of an ADMM stopped early.
 
     Args:
         program: a ReLU program.
         v, w: (P, d) weights, feasible or not.
 
     Returns:
-        The relative difference on the training rows.
+        The relative difference on the training rows; zero for weights that are all zero.
 
     Example:
         >>> program = ConvexProgram(np.eye(2), [1, -1], gates=np.eye(2), reg=0.1)
@@ -230,4 +230,5 @@ def mismatch(program: ConvexProgram, v: Float[np.ndarray, "P d"], w: Float[np.nd
     A = program.features()
     model = fit(A, np.stack([v, w]).astype(float))
     deployed = np.maximum(A.X @ v.T, 0).sum(axis=1) - np.maximum(A.X @ w.T, 0).sum(axis=1)
-    return float(np.linalg.norm(deployed - model) / np.linalg.norm(model))
+    apart = np.linalg.norm(deployed - model)
+    return float(apart / np.linalg.norm(model)) if apart else 0.0

@@ -52,13 +52,13 @@ def solve(
         program: what to solve.
         tol: relative duality gap to prove.
         max_iter: iterations at most: Newton steps, or steps of ADMM or FISTA.
-        algorithm: for the ReLU variant, "newton" or "admm". By default ADMM where one of its settings is given, where a
-            mesh is, or where Newton's d x d blocks would not fit; else Newton.
+        algorithm: for the ReLU variant, "newton" or "admm". By default ADMM where method, rho, sigma or balance is
+            given, where a mesh is, or where Newton's d x d blocks would not fit; else Newton.
         method: of ADMM's u-step, see `linsolve`; by default chosen by the number of rows and the dtype.
         rho: ADMM's penalty of u = v; by default 0.1 * sigma * trace(X^T X) / d.
         sigma: ADMM's penalty of G u = s; by default 0.3 times the loss's curvature.
         balance: let ADMM's penalties follow the errors during the first iterations.
-        rank: of the Nystrom preconditioner.
+        rank: of ADMM's Nystrom preconditioner; the other methods have none.
         cg_steps: CG steps an iteration of ADMM at most.
         start: solution of a program with the same X, gates and variant; ADMM takes its penalties over.
         mesh: device mesh; the rows of X are sharded over its first axis.
@@ -69,7 +69,8 @@ def solve(
         Blocks that the loop has not quite brought to zero, tiny beside tol, are dropped where the proof bears it.
 
     Raises:
-        ValueError: for settings that are not positive, an unknown algorithm or method, or a start of another shape.
+        ValueError: for settings that are not positive, an unknown algorithm or method, either of them for the gated
+            variant, which has one algorithm, or a start of another shape.
 
     Example:
         >>> from coala_lib.cvxnn.gates import sample_gates
@@ -87,6 +88,8 @@ def solve(
         raise ValueError(f"method must be one of {', '.join(METHODS)}; got {method!r}")
     if algorithm not in (None, "newton", "admm"):
         raise ValueError(f"algorithm must be 'newton' or 'admm'; got {algorithm!r}")
+    if program.variant == "gated" and not algorithm is method is None:
+        raise ValueError("the gated variant has one algorithm: give neither algorithm nor method")
     if mesh is not None and (method == "woodbury" or algorithm == "newton"):
         raise ValueError("a mesh needs algorithm='admm' with method='cg': the other solvers keep all rows together")
     (n, d), P = program.X.shape, program.patterns.shape[1]
@@ -173,7 +176,9 @@ def _better(best: Best | None, point: np.ndarray, certificate: Certificate, stat
     kept, old, _ = best
     if certificate.primal > old.primal:
         point, certificate = kept, replace(certificate, primal=old.primal, cone_violation=old.cone_violation)
-    return point, replace(certificate, dual=max(certificate.dual, old.dual)), state
+    if certificate.dual < old.dual:
+        certificate = replace(certificate, dual=old.dual, dual_point=old.dual_point, multipliers=old.multipliers)
+    return point, certificate, state
 
 
 def _finish(

@@ -55,10 +55,11 @@ def lines(
             low, high = bands[name]
             axes.fill_between(low.x, low.y, high.y, color=style["color"], alpha=0.15, linewidth=0)
     axes.set(xlabel=curve.x_label, ylabel=curve.y_label, xscale=x_scale, yscale=y_scale)
-    if x_scale == "log" and len(curve.x) <= 8:
-        axes.set_xticks(curve.x, [f"{x:g}" for x in curve.x])
+    drawn = np.unique(np.concatenate([curve.x for curve in curves.values()]))
+    if x_scale == "log" and len(drawn) <= 8:
+        axes.set_xticks(drawn, [f"{x:g}" for x in drawn])
         axes.set_xticks([], minor=True)
-    if x_scale == "linear" and (np.mod(curve.x, 1) == 0).all():
+    if x_scale == "linear" and (np.mod(drawn, 1) == 0).all():
         axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     if len(curves) > 1:

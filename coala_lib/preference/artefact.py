@@ -72,7 +72,7 @@ def save_head(
         "theta2_phase_one": head.theta2_phase_one_,
         "mean": head.mean_,
         "scale": head.scale_,
-        "dual_point": head.dual_point_,
+        "dual_point": head.certificate_.dual_point,
     }
     if isinstance(network, GatedNetwork):
         tensors["gates"] = network.gates
@@ -116,7 +116,8 @@ def load_head(
             raise HeadFileError(f"{folder}: head.safetensors does not fit config.json; save the head again")
         head.set_params(**config["parameters"])
         one, two = certificate["phase_one"], certificate["phase_two"]
-        head.certificate_ = Certificate(*(one[name] for name in ("primal", "dual", "kkt_residual", "cone_violation")))
+        bounds = (one[name] for name in ("primal", "dual", "kkt_residual", "cone_violation"))
+        head.certificate_ = Certificate(*bounds, dual_point=tensors["dual_point"])
         head.status_, head.n_iter_, head.reg_ = Status[one["status"]], one["n_iter"], one["reg"]
         head.phase_two_ = None if two is None else _phase_two(two, tensors["theta2"])
         head.form_, head.n_rows_, head.fingerprint_ = config["form"], n, config["fingerprint"]
@@ -126,7 +127,7 @@ def load_head(
         raise HeadFileError(f"{folder} holds no whole head ({error}); save it again") from None
     gates = (tensors["gates"],) if "gates" in tensors else ()
     head.network_ = (GatedNetwork if gates else ReluNetwork)(tensors["theta1"], tensors["theta2"], *gates)
-    head.theta2_phase_one_, head.dual_point_ = tensors["theta2_phase_one"], tensors["dual_point"]
+    head.theta2_phase_one_ = tensors["theta2_phase_one"]
     head.mean_, head.scale_ = tensors["mean"], tensors["scale"]
     if pairs is not None:
         verify_pairs(head, *pairs)

@@ -51,11 +51,12 @@ class CoalaHead(Scores):
     Attributes:
         network_: the two-layer network after Phase II.
         theta2_phase_one_: its second layer after Phase I.
-        certificate_, status_, trace_: the Phase-I `Certificate`, how it ended, and its trace.
+        certificate_, status_, trace_: the Phase-I `Certificate`, whose dual point `verify` proves again on the data,
+            how it ended, and its trace.
         phase_two_: the `PhaseTwo` result, None for phase_two="none".
         reg_: the group-lasso strength itself.
         n_iter_: iterations of Phase I.
-        dual_point_, fingerprint_: what `verify` needs to prove the certificate again on the data.
+        fingerprint_: of the training data, by which `verify` knows them.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -200,7 +201,6 @@ class CoalaHead(Scores):
         self.certificate_: Certificate = solution.certificate
         self.status_, self.trace_, self.n_iter_ = solution.status, solution.trace, solution.n_iter
         self.reg_, self.theta2_phase_one_ = program.reg, self.network_.theta2
-        self.dual_point_ = phase_one.dual_point(program, solution)
         if unfinished:
             warnings.warn(f"Phase I: {solution.status}", ConvergenceWarning, stacklevel=3)
 

@@ -16,7 +16,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from numpy.typing import ArrayLike
 
 from coala_lib.cvxnn import ConvexProgram, ReluNetwork, reg_max, sample_gates, to_relu_network
-from coala_lib.cvxnn.operators import fit
 from coala_lib.solution import Solution
 
 FLOAT32_REACH = 1e-4  # relative gaps below are out of reach of float32, whatever the features' dtype
@@ -128,13 +127,6 @@ def deployed(program: ConvexProgram, solution: Solution) -> ReluNetwork:
         raise ValueError(f"the solution is zero: reg = {program.reg:.3g} is too large for these data; lower it, or tol")
     roots = np.sqrt(norms[kept])
     return GatedNetwork(solution.v[kept].astype(float) / roots[:, None], roots, program.gates[:, kept].astype(float))
-
-
-def dual_point(program: ConvexProgram, solution: Solution) -> Float[np.ndarray, " n"]:
-    """-l'(F u) at the solver's last raw iterate: the direction whose dual value closes the gap."""
-    raw = np.stack([solution.v, solution.w][: program.halves]) if solution.state is None else solution.state[0]
-    U = np.asarray(raw, float)
-    return -program.loss_function.derivative(fit(program.features(), U), program.y.astype(float))
 
 
 def signs_of(y: ArrayLike, preferred: object) -> Float[np.ndarray, " n"]:

@@ -85,7 +85,7 @@ def _verify(
         primal = program.objective(*_blocks(program, network))
     except ValueError as error:
         raise VerificationError(f"the network is no point of its program: {error}") from None
-    A, y, z = program.features(), program.y.astype(float), head.dual_point_
+    A, y, z = program.features(), program.y.astype(float), head.certificate_.dual_point
     blocks = fit_adjoint(A, z, program.halves)
     if program.variant == "relu":
         blocks = project_cones(A, blocks)

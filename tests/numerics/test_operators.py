@@ -83,7 +83,7 @@ def test_jax_runs_the_same_products(program, halves):
         np.testing.assert_allclose(theirs, mine, atol=1e-12)
 
 
-def test_half_precision_data_are_no_obstacle(program, halves):
+def test_products_in_single_precision_are_close(program, halves):
     A, U = program.features(np.float32), points(halves)[0]
     assert fit(A, U.astype(np.float32)).dtype == np.float32
     np.testing.assert_allclose(fit(A, U.astype(np.float32)), fit(program.features(), U), rtol=1e-4, atol=1e-4)

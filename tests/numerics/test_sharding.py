@@ -17,15 +17,16 @@ from coala_lib.cvxnn.solve import _place
 
 made = jax.make_mesh((8,), ("rows",)) if sys.argv[1] == "made" else Mesh(np.array(jax.devices()), ("rows",))
 found = []
-CASES = (37, "relu", "squared"), (32, "relu", "logistic"), (37, "gated", "squared"), (37, "gated", "logistic")
+CASES = (37, "relu", "squared"), (37, "relu", "logistic"), (37, "gated", "squared"), (37, "gated", "logistic")
 for n, variant, loss in CASES:
+    same = {"algorithm": "admm", "method": "cg"} if variant == "relu" else {}
     rng = np.random.default_rng(0)
     X = rng.normal(size=(n, 3))
     y = np.sign(X[:, 0] * X[:, 1] + 0.5 * rng.normal(size=n))
     program = ConvexProgram(X, y, sample_gates(X, 6), 1.0, variant=variant, loss=loss)
     program = program.with_reg(0.2 * reg_max(program))
-    spread, whole = (solve(program, 1e-9, 20_000, mesh=mesh) for mesh in (made, None))
-    warm = solve(program, 1e-9, 20_000, mesh=made, start=whole)
+    spread, whole = (solve(program, 1e-9, 20_000, mesh=mesh, **same) for mesh in (made, None))
+    warm = solve(program, 1e-9, 20_000, mesh=made, start=whole, **same)
     with jax.enable_x64(True):
         placed = _place(program, made)
         A = placed.A
@@ -55,6 +56,6 @@ def test_eight_devices_agree_with_one(mesh):
         assert case["shards"] == {name: [8, rows] for name in ("X", "XT", "D", "y")}
         assert set(case["status"]) == {"SOLVED"}
         assert case["primal"][0] == pytest.approx(case["primal"][1], rel=1e-6)
-        assert case["apart"] < 1e-5 * case["size"]
+        assert case["apart"] < 1e-6 * case["size"]
         assert case["shapes"][0] == case["shapes"][1]
         assert case["n_iter"][2] < case["n_iter"][0]

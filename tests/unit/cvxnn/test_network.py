@@ -109,6 +109,7 @@ def test_mismatch_measures_weights_outside_their_cones():
     assert mismatch(WHOLE, v, w) == pytest.approx(size)
     assert size > 0.01
     assert mismatch(WHOLE, *project_cones(A, np.stack([v, w]))) < 1e-9
+    assert mismatch(WHOLE, 0 * v, 0 * w) == 0
 
 
 @LOSSES

@@ -87,6 +87,12 @@ def test_solver_refuses_an_unknown_algorithm(without_annotations):
         solve(PROGRAM, algorithm="sgd")
 
 
+@pytest.mark.parametrize("settings", [{"method": "cg"}, {"algorithm": "admm"}], ids=str)
+def test_solver_refuses_a_choice_of_algorithm_for_gates(settings):
+    with pytest.raises(ValueError, match="the gated variant has one algorithm"):
+        solve(replace(PROGRAM, variant="gated"), **settings)
+
+
 @pytest.mark.parametrize("settings", [{"method": "woodbury"}, {"algorithm": "newton"}], ids=str)
 def test_solver_refuses_on_a_mesh_what_keeps_rows_together(settings):
     with pytest.raises(ValueError, match="a mesh needs algorithm='admm' with method='cg'"):

@@ -31,6 +31,14 @@ def test_lines_with_other_axes_do_not_share_a_panel() -> None:
         figures.lines({})
 
 
+def test_ticks_fit_every_curve_not_the_last_one() -> None:
+    few, many = (thin(x, np.ones(len(x)), "rank", "gap") for x in ([3, 50], np.geomspace(1, 1e4, 30)))
+    (axes,) = figures.lines({"many": many, "few": few}, x_scale="log").axes
+    assert len(axes.get_xticks()) > 2
+    (axes,) = figures.lines({"two": few, "one": thin([7], [1.0], "rank", "gap")}, x_scale="log").axes
+    assert axes.get_xticks().tolist() == [3, 7, 50]
+
+
 def test_intervals_show_every_row_once_and_controls_apart() -> None:
     metrics = {"head": Metric(value=0.8, unit="1", low=0.7, high=0.9), "coin": Metric(value=0.5, unit="1")}
     figure = figures.intervals(metrics, x_label="accuracy", reference=0.5, controls=("coin",))
