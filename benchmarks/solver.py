@@ -7,6 +7,7 @@ Every peer stops at the first of: the tightest error, the time limit, ten thousa
 medians, every other solve is timed once; an absolute time says as much about the machine as about the code.
 """
 
+import datetime
 import json
 import platform
 import sys
@@ -210,6 +211,8 @@ def main(
     result = (former if same else {}) | result
     result.setdefault("problems", {})
     before = result.get("seconds", 0.0)
+    this = {"began": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"), "measured": []}
+    result["runs"] = [*result.get("runs", []), this]
 
     for name in names:
         if name == "path":
@@ -222,6 +225,7 @@ def main(
             if name in ("gauss-relu", "lm-relu"):
                 result["problems"][name]["roofline"] = iteration.roofline(problem)
                 result["problems"][name]["memory"] = iteration.memory(problem)
+        this["measured"].append(name)
         result["seconds"] = before + time.perf_counter() - began
         write(out, result)  # a race that is cut short keeps the problems it has finished
     typer.echo(f"{out}: {result['seconds']:.0f} s")

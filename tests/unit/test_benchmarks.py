@@ -98,6 +98,7 @@ def test_problems_are_seeded_and_scaled() -> None:
 def test_the_committed_race_is_of_these_problems() -> None:
     race = json.loads(RACE.read_text(encoding="utf-8"))
     assert race["scale"] == 1.0
+    assert {"path", "growth", *PROBLEMS} <= {name for run in race["runs"] for name in run["measured"]}
     assert set(race["problems"]) == set(PROBLEMS)
     for name, problem in race["problems"].items():
         _, n, d, P, variant, share = PROBLEMS[name]
