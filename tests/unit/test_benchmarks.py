@@ -1,7 +1,8 @@
 """The benchmark's bookkeeping, its generators, and the committed race that the book reads."""
 
+import itertools
 import json
-from itertools import islice
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -70,18 +71,30 @@ def test_the_peers_error_vanishes_at_the_optimum_and_sees_both_faults(name: str)
 def test_the_published_curve_has_the_peers_error() -> None:
     program = make("small-relu", scale=0.3).program
     best = solve(program, tol=1e-3).primal
-    curve = list(islice(published(program, best, 1.0, chunk=40), 4))
+    curve = list(itertools.islice(published(program, best, 1.0, chunk=40), 4))
     seconds, errors = np.array(curve).T
     assert (np.diff(seconds) > 0).all()
     states = [published_admm(program, 1.0, n_iter)[0] for n_iter in (20, 40, 60, 80)]
     assert errors == pytest.approx([error_of(program, state.V, best) for state in states], rel=1e-2, abs=1e-5)
 
 
-def test_an_iteration_costs_no_less_than_its_products_and_its_inputs() -> None:
+def test_the_products_of_an_iteration_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    iterations = itertools.cycle((20, 120))
+
+    def seconds(function: Callable, _: int = 5) -> float:
+        shape = function().shape  # 50 products of a column take 50 s, an iteration takes 14 s a pattern
+        return 50.0 * shape[1] if len(shape) == 2 else 14.0 * next(iterations) * shape[1]
+
+    monkeypatch.setattr("benchmarks.iteration._timed", seconds)
     problem = make("small-relu", scale=0.3)
-    found = roofline(problem, repeats=1)
-    assert found["ratio"] * found["products_seconds"] == pytest.approx(found["iteration_seconds"])
-    assert found["range"] == [found["ratio"], found["ratio"]]
+    found = roofline(problem, cg_steps=4, repeats=2)
+    # 2P columns for X^T s and X u, P for each of four CG steps and for the first residual
+    assert found["products_seconds"] == 7 * problem.program.patterns.shape[1]
+    assert (found["ratio"], found["range"]) == (2.0, [2.0, 2.0])
+
+
+def test_a_loop_holds_at_least_its_inputs() -> None:
+    problem = make("small-relu", scale=0.3)
     for held in memory(problem).values():
         assert held["bytes"] > 2 * problem.program.X.nbytes  # X and its transpose
         assert held["ratio"] == held["bytes"] / held["unit_bytes"] > 1
